@@ -1,0 +1,54 @@
+"""The command-line application: its commands, and how errors leave it."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+from rich.console import Console
+
+from code_repair_rl import __version__
+from code_repair_rl.errors import CrrlError
+
+app = typer.Typer(
+    name="crrl",
+    help="Teach language models to repair code with reinforcement learning, rewarded by tests that really ran.",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"crrl {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
+) -> None:
+    pass
+
+
+def _commands() -> None:
+    """Let every command module add its commands."""
+
+
+_commands()
+
+
+def main() -> None:
+    """Run `crrl`; a `CrrlError` becomes one message on standard error and its exit code."""
+    try:
+        app()
+    except CrrlError as error:
+        console = Console(stderr=True, highlight=False, soft_wrap=True)
+        console.print("[bold red]error:[/bold red]", end=" ")
+        console.print(str(error), markup=False)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.stderr.write("\ninterrupted; run the same command again to go on\n")
+        sys.exit(130)

@@ -1,0 +1,39 @@
+"""The one error family: what is wrong, where, and how to mend it.
+
+Every error that a user can cause or cure derives from `CrrlError`. The command line prints it as one message and
+exits with its `exit_code`; a traceback therefore always means a defect of ours.
+"""
+
+from __future__ import annotations
+
+
+class CrrlError(Exception):
+    """An error with a place and a mend.
+
+    Args:
+        what: what is wrong, as one sentence without a full stop.
+        where: the file, line, key or command it is about (`"tasks.jsonl:12"`), if there is one.
+        mend: what to do about it, as an imperative sentence, if we know.
+    """
+
+    exit_code = 2
+
+    def __init__(self, what: str, *, where: str | None = None, mend: str | None = None) -> None:
+        super().__init__(what, where, mend)
+        self.what = what
+        self.where = where
+        self.mend = mend
+
+    def __str__(self) -> str:
+        text = f"{self.where}: {self.what}" if self.where else self.what
+        return f"{text}\n  mend: {self.mend}" if self.mend else text
+
+
+class BadInput(CrrlError):  # noqa: N818 - reads as what it is
+    """Wrong use or bad input: an unknown key, a damaged file, a path that is not there (exit code 2)."""
+
+
+class MachineryFailed(CrrlError):  # noqa: N818 - reads as what it is
+    """Our own machinery could not do its work: no isolation, no room on disk, a worker that died (exit code 3)."""
+
+    exit_code = 3

@@ -1,0 +1,1 @@
+"""pass@k, intervals, paired comparison."""

@@ -1,0 +1,1 @@
+"""Fetch the embedded model, load any model, merge and export."""

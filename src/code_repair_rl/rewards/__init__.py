@@ -1,0 +1,1 @@
+"""Verdict and text to one number, or None."""

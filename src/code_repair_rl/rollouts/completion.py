@@ -1,0 +1,63 @@
+"""How completions are made, as a contract: prompts in, exact tokens out. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol, TypedDict
+
+
+class Message(TypedDict):
+    """One chat message."""
+
+    role: str
+    content: str
+
+
+class FinishReason(StrEnum):
+    """Why a completion ended."""
+
+    STOP = "stop"
+    """The model wrote its end-of-turn token."""
+    LENGTH = "length"
+    """`max_new_tokens` was reached first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How tokens are drawn. Training draws from the full distribution: no top-k, no top-p."""
+
+    temperature: float = 1.0
+    """0 means greedy."""
+    max_new_tokens: int = 192
+    seed: int = 0
+    """The same engine, weights, prompts and seed give the same tokens."""
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """One sampled answer with the exact tokens that were sampled."""
+
+    prompt_ids: tuple[int, ...]
+    token_ids: tuple[int, ...]
+    """Ends with the end-of-turn token where `finish_reason` is `STOP`."""
+    logprobs: tuple[float, ...]
+    """Log-probability of each token of `token_ids` under the distribution it was drawn from (after temperature)."""
+    text: str
+    """Decoded without special tokens."""
+    finish_reason: FinishReason
+
+
+class Engine(Protocol):
+    """Anything that samples completions."""
+
+    def encode(self, messages: Sequence[Message]) -> tuple[int, ...]:
+        """The token ids of a conversation under the model's chat template, ready for the answer."""
+        ...
+
+    def generate(
+        self, prompts: Sequence[Sequence[int]], *, completions_per_prompt: int, sampling: Sampling
+    ) -> list[list[Completion]]:
+        """For each prompt (token ids) that many completions, in the order of the prompts."""
+        ...

@@ -1,0 +1,1 @@
+"""Where new tasks come from."""
