@@ -1,1 +1,30 @@
-"""A whole run in one readable YAML file, its typed schema, composed and overridden with Hydra."""
+"""A whole run in one readable YAML file: its typed schema, composed and overridden with Hydra."""
+
+from code_repair_rl.recipes.compose import checked, compose, read, shipped_recipes
+from code_repair_rl.recipes.schema import (
+    EvaluationSection,
+    GrpoSection,
+    LoraSection,
+    ModelSection,
+    Recipe,
+    SandboxSection,
+    SftSection,
+    TasksSection,
+    TrackingSection,
+)
+
+__all__ = [
+    "EvaluationSection",
+    "GrpoSection",
+    "LoraSection",
+    "ModelSection",
+    "Recipe",
+    "SandboxSection",
+    "SftSection",
+    "TasksSection",
+    "TrackingSection",
+    "checked",
+    "compose",
+    "read",
+    "shipped_recipes",
+]

@@ -1,0 +1,119 @@
+"""From words to a recipe: a named or given YAML file, composed and overridden with Hydra, checked by the schema."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from code_repair_rl.errors import BadInput
+from code_repair_rl.recipes.schema import Recipe
+
+SHIPPED = Path(__file__).parent / "library"
+"""The recipes that come with the package."""
+
+
+def shipped_recipes() -> list[str]:
+    """Names of the recipes that come with the package."""
+    return sorted(str(path.relative_to(SHIPPED).with_suffix("")) for path in SHIPPED.rglob("*.yaml"))
+
+
+def compose(name: str, overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe `name` with Hydra overrides applied.
+
+    Args:
+        name: a shipped recipe (`"demo"`, `"study/similarity-only"`) or the path of a YAML file.
+        overrides: in Hydra's grammar (`"grpo.learning_rate=1e-5"`, `"model.lora={rank: 8}"`).
+
+    Raises:
+        BadInput: no such recipe, malformed YAML or override, unknown key, value out of range.
+    """
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    path = locate(name)
+    folder, stem = (SHIPPED, name) if path.is_relative_to(SHIPPED) else (path.parent, path.stem)
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(folder.absolute()), version_base="1.3"):
+            composed = hydra_compose(config_name=stem, overrides=[_addable(override) for override in overrides])
+        data = OmegaConf.to_container(composed, resolve=True)
+    except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
+        first_line = str(error).strip().splitlines()[0]
+        raise BadInput(first_line, where=_place(name, overrides), mend="see `docs/recipes.md` for the keys") from error
+    return checked(data, where=_place(name, overrides))
+
+
+def checked(data: Any, *, where: str) -> Recipe:
+    """The recipe in `data`, every key and value checked.
+
+    Raises:
+        BadInput: naming the key, what is wrong with it, and the keys there are.
+    """
+    try:
+        return Recipe.model_validate(data)
+    except ValidationError as error:
+        raise _explained(error, where) from error
+
+
+def read(path: Path) -> Recipe:
+    """The resolved recipe that a run directory keeps.
+
+    Raises:
+        BadInput: the file is absent or damaged.
+    """
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise BadInput("this recipe cannot be read", where=str(path), mend="start the run anew") from error
+    return checked(data, where=str(path))
+
+
+def locate(name: str) -> Path:
+    """The file of a recipe.
+
+    Raises:
+        BadInput: there is none, naming those that there are.
+    """
+    shipped = SHIPPED / f"{name}.yaml"
+    if shipped.is_file() and shipped.resolve().is_relative_to(SHIPPED.resolve()):
+        return shipped
+    path = Path(name)
+    if path.suffix in (".yaml", ".yml") and path.is_file():
+        return path.absolute()
+    raise BadInput(
+        f"there is no recipe {name!r}",
+        where="recipe",
+        mend=f"name one of {', '.join(shipped_recipes())}, or the path of a .yaml file",
+    )
+
+
+def _addable(override: str) -> str:
+    # `++` sets a key whether or not the file mentions it; the schema then says whether it exists at all.
+    return override if override[:1] in "+~" or "=" not in override else f"++{override}"
+
+
+def _place(name: str, overrides: Sequence[str]) -> str:
+    return " ".join([f"recipe {name}", *overrides])
+
+
+def _explained(error: ValidationError, where: str) -> BadInput:
+    problem = error.errors()[0]
+    key = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        section: Any = Recipe
+        for part in problem["loc"][:-1]:
+            section = section.model_fields[str(part)].annotation if hasattr(section, "model_fields") else section
+        known = ", ".join(getattr(section, "model_fields", {}))
+        return BadInput(f"unknown key {key!r}", where=where, mend=f"use one of: {known}")
+    message = problem["msg"].removeprefix("Value error, ")
+    return BadInput(
+        f"{key or 'recipe'}: {message} (got {problem.get('input')!r})", where=where, mend="correct the value"
+    )

@@ -1,0 +1,176 @@
+"""The typed schema of a recipe: everything that a run depends on, with its unit and its reason.
+
+A recipe is data. It names a model, tasks, how to sample, how to reward and how to train; the rooms that do the work
+read their own section and nothing else. Unknown keys are refused, so that a misspelt option never passes silently.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class Section(BaseModel):
+    """A part of a recipe: frozen, and closed against unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class LoraSection(Section):
+    """Low-rank adapters in place of full fine-tuning (`model.lora`)."""
+
+    rank: int = Field(default=16, ge=1)
+    alpha: int = Field(default=32, ge=1)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    target_modules: str | tuple[str, ...] = "all-linear"
+
+
+class ModelSection(Section):
+    """Which model, and how it is held in memory."""
+
+    name: str = "smollm2-135m-instruct"
+    """The embedded model, a hub id, or a local path."""
+    autocast: Literal["bfloat16", "none"] = "bfloat16"
+    """Precision of the matrix products in training; the weights themselves stay in fp32."""
+    lora: LoraSection | None = None
+    gradient_checkpointing: bool = False
+
+
+class TasksSection(Section):
+    """What is asked, and with how much help."""
+
+    name: str = "humaneval-bugs"
+    """The name of a built set, or the path of a JSON Lines file."""
+    hint: Literal["none", "failing-call", "suspicious-lines", "exact-line"] = "exact-line"
+    """How much of the fault's place the prompt gives away."""
+    max_prompt_tokens: int = Field(default=512, ge=16)
+    """Tasks with longer prompts are left out and counted."""
+    limit: int | None = Field(default=None, ge=1)
+    """At most this many training tasks (drawn by the seed); None means all."""
+
+
+class SandboxSection(Section):
+    """Where answers run."""
+
+    backend: str = "auto"
+    """`auto` takes the best backend that really isolates; `unsafe-local` isolates nothing and stamps every result."""
+    workers: int = Field(default=2, ge=1)
+
+
+class SftSection(Section):
+    """Supervised fine-tuning on oracle edits, loss on the completion only."""
+
+    steps: int = Field(default=40, ge=0)
+    """Optimiser steps; 0 leaves the model as it is."""
+    batch_size: int = Field(default=8, ge=1)
+    """Examples per optimiser step."""
+    micro_batch_size: int = Field(default=8, ge=1)
+    """Examples per forward; divides `batch_size`."""
+    learning_rate: float = Field(default=5e-5, gt=0)
+    warmup_steps: int = Field(default=4, ge=0)
+    max_minutes: float | None = Field(default=None, gt=0)
+    """Stop after this much training time even if steps are left."""
+    save_every: int = Field(default=50, ge=1)
+    """Steps between resumable checkpoints."""
+
+    @model_validator(mode="after")
+    def _divides(self) -> SftSection:
+        if self.batch_size % self.micro_batch_size:
+            raise ValueError("micro_batch_size must divide batch_size")
+        return self
+
+
+class GrpoSection(Section):
+    """Group-relative policy optimisation."""
+
+    steps: int = Field(default=30, ge=0)
+    """Optimiser steps; each samples `tasks_per_step` groups."""
+    tasks_per_step: int = Field(default=8, ge=1)
+    completions_per_task: int = Field(default=8, ge=2)
+    """The group size."""
+    groups_per_micro_batch: int = Field(default=2, ge=1)
+    """Groups per forward; divides `tasks_per_step`. More is faster and takes more memory."""
+    learning_rate: float = Field(default=4e-5, gt=0)
+    warmup_steps: int = Field(default=2, ge=0)
+    temperature: float = Field(default=1.0, gt=0)
+    max_new_tokens: int = Field(default=96, ge=1)
+    loss: Literal["grpo", "dr_grpo", "dapo", "bnpo", "cispo"] = "dr_grpo"
+    scale_rewards: Literal["none", "group", "batch"] = "none"
+    """What advantages are divided by: nothing (Dr. GRPO), or a standard deviation."""
+    importance_sampling: Literal["token", "sequence"] = "token"
+    """The level of the policy ratio; `sequence` is GSPO."""
+    clip_low: float = Field(default=0.2, gt=0)
+    clip_high: float = Field(default=0.28, gt=0)
+    """Clip-higher: the upper bound may be wider than the lower one."""
+    ratio_cap: float | None = Field(default=2.0, gt=1)
+    """Truncates the ratio to the sampler's probabilities for answers with a negative advantage, too."""
+    kl_beta: float = Field(default=0.0, ge=0)
+    """Weight of the KL divergence to the reference policy; 0 needs no reference model."""
+    mask_truncated: bool = True
+    """Whether answers cut off by `max_new_tokens` leave the loss."""
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    max_resampled_groups: int = Field(default=8, ge=0)
+    """Per step, how many groups without variance may be replaced by fresh tasks (dynamic sampling)."""
+    difficulty: tuple[float, float] = (0.0, 1.0)
+    """Tasks whose last measured pass rate lies outside these bounds are passed over while others are left."""
+    max_minutes: float | None = Field(default=None, gt=0)
+    """Stop after this much training time even if steps are left."""
+    save_every: int = Field(default=20, ge=1)
+    """Steps between resumable checkpoints."""
+    validate_every: int = Field(default=10, ge=1)
+    """Steps between evaluations on the validation split; the best one is the result."""
+    validation_tasks: int = Field(default=48, ge=0)
+    """0 keeps the last weights instead of the best."""
+    validation_samples: int = Field(default=2, ge=1)
+
+    @model_validator(mode="after")
+    def _divides(self) -> GrpoSection:
+        if self.tasks_per_step % self.groups_per_micro_batch:
+            raise ValueError("groups_per_micro_batch must divide tasks_per_step")
+        return self
+
+
+class EvaluationSection(Section):
+    """How models are judged."""
+
+    split: Literal["train", "validation", "test"] = "test"
+    tasks: int | None = Field(default=64, ge=1)
+    """How many tasks (drawn by `seed`, the same for every model compared); None means all."""
+    samples: int = Field(default=4, ge=1)
+    """Answers per task; pass@k is reported up to this k."""
+    temperature: float = Field(default=0.8, ge=0)
+    max_new_tokens: int = Field(default=96, ge=1)
+    seed: int = 0
+    """Of the choice of tasks and of sampling; kept apart from the training seed."""
+
+
+class TrackingSection(Section):
+    """Who is told about a run besides its own directory. Nothing is sent unless asked for."""
+
+    wandb: Literal["off", "offline", "online"] = "off"
+    trackio: bool = False
+    project: str = "code-repair-rl"
+
+
+class Recipe(Section):
+    """One run, whole."""
+
+    name: str = Field(min_length=1)
+    description: str = ""
+    seed: int = 0
+    threads: int | None = Field(default=None, ge=1)
+    """Torch's threads; None leaves torch's own choice."""
+    study: bool = False
+    """Whether the reward may break the rule that no failing answer outranks a passing one (comparison only)."""
+    model: ModelSection = ModelSection()
+    tasks: TasksSection = TasksSection()
+    sandbox: SandboxSection = SandboxSection()
+    reward: dict[str, float] = Field(default_factory=dict)
+    """Weights of the reward's terms by name; what is left out keeps its default."""
+    sft: SftSection = SftSection()
+    grpo: GrpoSection = GrpoSection()
+    control: bool = False
+    """Whether to train a compute-matched control: the time that GRPO took, spent on more SFT."""
+    evaluation: EvaluationSection = EvaluationSection()
+    tracking: TrackingSection = TrackingSection()

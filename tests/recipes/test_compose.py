@@ -1,0 +1,82 @@
+"""A recipe is read whole or refused with the key that is wrong."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from code_repair_rl.errors import BadInput
+from code_repair_rl.recipes import checked, compose, read, shipped_recipes
+
+
+@pytest.mark.parametrize("name", shipped_recipes())
+def test_every_shipped_recipe_is_valid_and_survives_writing(name: str, tmp_path: Path) -> None:
+    recipe = compose(name)
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(recipe.model_dump(mode="json")))
+    assert read(path) == recipe
+
+
+def test_overrides_follow_hydras_grammar() -> None:
+    recipe = compose("demo", ["grpo.learning_rate=1e-5", "model.lora={rank: 8}", "seed=3", "grpo.max_minutes=null"])
+    assert recipe.grpo.learning_rate == 1e-5
+    assert recipe.model.lora is not None
+    assert recipe.model.lora.rank == 8
+    assert recipe.seed == 3
+    assert recipe.grpo.max_minutes is None
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("grpo.lr=3", "unknown key 'grpo.lr'"),
+        ("nonsense=1", "unknown key 'nonsense'"),
+        ("grpo.steps=many", "grpo.steps"),
+        ("grpo.temperature=0", "grpo.temperature"),
+        ("sft.micro_batch_size=3", "must divide"),
+        ("grpo.steps", "grpo.steps"),
+    ],
+)
+def test_a_wrong_override_is_refused_by_name(override: str, said: str) -> None:
+    with pytest.raises(BadInput, match=r".") as caught:
+        compose("demo", [override])
+    assert said in str(caught.value)
+    assert caught.value.mend
+
+
+def test_a_recipe_that_is_not_there_names_those_that_are() -> None:
+    with pytest.raises(BadInput) as caught:
+        compose("no-such-recipe")
+    assert "demo" in str(caught.value.mend)
+
+
+def test_a_recipe_name_cannot_leave_the_library() -> None:
+    with pytest.raises(BadInput):
+        compose("../library/demo/../../schema")
+
+
+def test_ones_own_file_is_composed_too(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("name: mine\ngrpo:\n  steps: 3\n")
+    assert compose(str(path), ["grpo.tasks_per_step=2"]).grpo.tasks_per_step == 2
+
+
+def test_malformed_yaml_is_one_clear_error(tmp_path: Path) -> None:
+    path = tmp_path / "broken.yaml"
+    path.write_text("name: [unclosed\n")
+    with pytest.raises(BadInput) as caught:
+        compose(str(path))
+    assert "broken" in str(caught.value)
+
+
+def test_a_damaged_saved_recipe_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_bytes(b"\xff\xfe\x00 not yaml")
+    with pytest.raises(BadInput, match="recipe.yaml"):
+        read(path)
+
+
+def test_unknown_keys_name_the_ones_there_are() -> None:
+    with pytest.raises(BadInput) as caught:
+        checked({"name": "x", "sft": {"epochs": 3}}, where="x.yaml")
+    assert "learning_rate" in str(caught.value.mend)
