@@ -1,5 +1,7 @@
 """What a model is asked: tasks, their parts, prompts and readers."""
 
+from code_repair_rl.tasks.files import built_set, load_tasks, read_tasks, task_file, write_tasks
+from code_repair_rl.tasks.prompts import has_hint, messages
 from code_repair_rl.tasks.task import (
     Example,
     FunctionTests,
@@ -26,4 +28,11 @@ __all__ = [
     "Split",
     "Task",
     "Tests",
+    "built_set",
+    "has_hint",
+    "load_tasks",
+    "messages",
+    "read_tasks",
+    "task_file",
+    "write_tasks",
 ]

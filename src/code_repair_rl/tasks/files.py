@@ -1,0 +1,140 @@
+"""Tasks as JSON Lines: one `Task` a line, unknown keys refused, errors that name file, line and key."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from code_repair_rl.errors import BadInput
+from code_repair_rl.home import home, write_atomically
+from code_repair_rl.tasks.task import Split, Task
+
+SCHEMA_VERSION = 1
+"""What this version writes and reads; every line says which it is."""
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
+
+
+def load_tasks(name_or_path: str | Path, *, split: Split | str | None = None, limit: int | None = None) -> list[Task]:
+    """The tasks of a built set or of a file, in the file's order.
+
+    Args:
+        name_or_path: the name of a built set (`humaneval-bugs`) or the path of a JSON Lines file.
+        split: only tasks of this split.
+        limit: at most that many, the first ones.
+
+    Raises:
+        BadInput: the set was not built, the file is absent or damaged, or there is no such split.
+    """
+    path = task_file(name_or_path)
+    wanted = _split(split)
+    tasks = [task for task in read_tasks(path) if wanted is None or task.split is wanted]
+    return tasks if limit is None else tasks[:limit]
+
+
+def built_set(name: str) -> Path:
+    """Where the built set `name` lies (or would lie) in the cache folder."""
+    return home() / "tasks" / f"{name}.jsonl"
+
+
+def task_file(name_or_path: str | Path) -> Path:
+    """The file that a set's name or a path means.
+
+    Raises:
+        BadInput: neither a built set nor a file.
+    """
+    path = Path(name_or_path).expanduser()
+    if path.is_file():
+        return path
+    if path.is_dir():
+        raise BadInput("this is a folder, not a task file", where=str(path), mend="name the .jsonl file in it")
+    name = str(name_or_path)
+    if _NAME.fullmatch(name) is None or name.endswith((".jsonl", ".json")):
+        raise BadInput("no such task file", where=name, mend="check the path, or name a built set")
+    path = built_set(name)
+    if not path.is_file():
+        raise BadInput(f"the task set {name} was not built yet", mend=f"run `crrl tasks build {name}`")
+    return path
+
+
+def read_tasks(path: Path) -> Iterator[Task]:
+    """The tasks of a JSON Lines file, one after the other; empty lines are passed over.
+
+    Raises:
+        BadInput: a line that is not JSON or breaks the schema, a task id that occurs twice, a problem in two splits.
+            The error names file, line and key.
+    """
+    line_of_id: dict[str, int] = {}
+    split_of_problem: dict[str, tuple[Split, int]] = {}
+    for number, line in _lines(path):
+        where = f"{path}:{number}"
+        task = _parsed(line, where)
+        if (first := line_of_id.setdefault(task.task_id, number)) != number:
+            raise BadInput(f"task_id: {task.task_id!r} is on line {first} already", where=where)
+        split, first = split_of_problem.setdefault(task.problem, (task.split, number))
+        if split is not task.split:
+            raise BadInput(
+                f"split: problem {task.problem!r} is in split {split} on line {first} and in {task.split} here",
+                where=where,
+                mend="give all tasks of one problem the same split",
+            )
+        yield task
+
+
+def write_tasks(path: Path, tasks: Iterable[Task]) -> None:
+    """Write tasks as JSON Lines, all of them or nothing; the same tasks give the same bytes."""
+    write_atomically(path, "".join(task.model_dump_json() + "\n" for task in tasks))
+
+
+def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    try:
+        with path.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                if line.strip():
+                    yield number, line
+    except OSError as error:
+        raise BadInput(f"cannot be read ({error.strerror})", where=str(path)) from error
+
+
+def _parsed(line: bytes, where: str) -> Task:
+    try:
+        return Task.model_validate_json(line)
+    except ValidationError as error:
+        raise BadInput(_first_complaint(error), where=where, mend=_mend(error)) from error
+
+
+def _first_complaint(error: ValidationError) -> str:
+    """The first thing that is wrong, key first; how many more there are."""
+    complaints = error.errors(include_url=False)
+    first = complaints[0]
+    key = ".".join(str(part) for part in _key(first["loc"]))
+    text = f"{key}: {first['msg']}" if key else str(first["msg"])
+    more = len(complaints) - 1
+    return f"{text} (and {more} more)" if more else text
+
+
+def _key(location: Sequence[int | str]) -> list[int | str]:
+    """The place in the JSON; pydantic also names the branch of a union it tried, which is no key of the file."""
+    return [part for part in location if part not in ("function", "repository", "dict[str,nullable[str]]", "str")]
+
+
+def _mend(error: ValidationError) -> str | None:
+    first = error.errors(include_url=False)[0]
+    if first["type"] == "extra_forbidden":
+        return "remove the key, or check its spelling against docs/tasks.md"
+    if first["loc"][:1] == ("schema_version",):
+        return f"this version of crrl reads schema_version {SCHEMA_VERSION}; build the tasks again"
+    return None
+
+
+def _split(split: Split | str | None) -> Split | None:
+    if split is None:
+        return None
+    try:
+        return Split(split)
+    except ValueError:
+        names = ", ".join(member.value for member in Split)
+        raise BadInput(f"there is no split {split!r}", mend=f"use one of {names}") from None

@@ -1,0 +1,88 @@
+"""What a model reads: a task as chat messages, and the known-good answer in the form that is asked for.
+
+The prompt is short on purpose: the smallest model that we train reads it on a CPU. It shows the description, the
+code, at most one hint and the form of the answer. Hidden examples and the trusted `check` never enter it: the
+templates are given the shown parts only, not the task.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from typing import TYPE_CHECKING, TypedDict
+
+from code_repair_rl.tasks.task import HintLevel, Kind, Line, Task
+
+if TYPE_CHECKING:
+    import jinja2
+
+
+class Message(TypedDict):
+    """One chat message."""
+
+    role: str
+    content: str
+
+
+def messages(task: Task, hint: HintLevel | str = HintLevel.NONE) -> list[Message]:
+    """The conversation that asks for `task`: one system and one user message.
+
+    A level for which the task has no hint (no visible example fails, say) is asked without one.
+
+    Raises:
+        TypeError: a classification task; its answer is not an edit.
+    """
+    if task.kind is Kind.CLASSIFY:
+        raise TypeError(f"{task.task_id}: a classification task is not asked for an edit")
+    level = HintLevel(hint)
+    shown = {
+        "description": task.description.strip(),
+        "files": {path: _ended(text) for path, text in task.files.items()},
+        "failing_call": task.hints.failing_call if level is HintLevel.FAILING_CALL else None,
+        "lines": _lines(task, level),
+    }
+    return [
+        {"role": "system", "content": _rendered("system", {"kind": task.kind.value})},
+        {"role": "user", "content": _rendered(task.kind.value, shown)},
+    ]
+
+
+def has_hint(task: Task, hint: HintLevel | str) -> bool:
+    """Whether the task has something to tell at this level (`NONE`: always)."""
+    level = HintLevel(hint)
+    if level is HintLevel.NONE:
+        return True
+    if level is HintLevel.FAILING_CALL:
+        return task.hints.failing_call is not None
+    return bool(_lines(task, level))
+
+
+def _lines(task: Task, level: HintLevel) -> tuple[Line, ...]:
+    if level is HintLevel.SUSPICIOUS_LINES:
+        return task.hints.suspicious_lines
+    if level is HintLevel.EXACT_LINE:
+        return task.hints.exact_lines
+    return ()
+
+
+def _ended(text: str) -> str:
+    """`text` with a newline at its end, so that the code fence begins on its own line."""
+    return text if text.endswith("\n") else text + "\n"
+
+
+def _rendered(template: str, values: Mapping[str, object]) -> str:
+    return _templates().get_template(f"{template}.jinja").render(values).strip()
+
+
+@cache
+def _templates() -> jinja2.Environment:
+    import jinja2
+
+    return jinja2.Environment(
+        loader=jinja2.PackageLoader("code_repair_rl.tasks"),
+        undefined=jinja2.StrictUndefined,
+        autoescape=False,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )

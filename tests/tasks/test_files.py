@@ -1,0 +1,138 @@
+"""Task files: read back as written, and every fault named with its line and key."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from code_repair_rl.errors import BadInput
+from code_repair_rl.tasks import Hints, Line, Split, Task, built_set, load_tasks, read_tasks, write_tasks
+from tests.tasks.examples import addition
+
+text = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("CRRL_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+@given(
+    files=st.dictionaries(text, text, max_size=3),
+    description=text,
+    oracle=st.one_of(text, st.dictionaries(text, st.none() | text, max_size=3)),
+    lines=st.lists(st.builds(Line, path=text, number=st.integers(1, 10**6), text=text), max_size=3),
+    split=st.sampled_from(Split),
+)
+def test_any_task_is_read_back_as_it_was_written(
+    tmp_path_factory: pytest.TempPathFactory,
+    files: dict[str, str],
+    description: str,
+    oracle: Any,
+    lines: list[Line],
+    split: Split,
+) -> None:
+    hints = Hints(failing_call=description or None, suspicious_lines=tuple(lines))
+    update = {"files": files, "description": description, "oracle": oracle, "hints": hints, "split": split}
+    task = addition().model_copy(update=update)
+    path = tmp_path_factory.mktemp("tasks") / "tasks.jsonl"
+    write_tasks(path, [task])
+    assert list(read_tasks(path)) == [task]
+
+
+def test_the_same_tasks_give_the_same_bytes(tmp_path: Path) -> None:
+    tasks = [addition("a"), addition("b")]
+    write_tasks(tmp_path / "1.jsonl", tasks)
+    write_tasks(tmp_path / "2.jsonl", read_tasks(tmp_path / "1.jsonl"))
+    assert (tmp_path / "1.jsonl").read_bytes() == (tmp_path / "2.jsonl").read_bytes()
+
+
+def written(path: Path, *objects: Any) -> Path:
+    path.write_text("".join(json.dumps(value) + "\n" for value in objects))
+    return path
+
+
+def as_json(task: Task) -> dict[str, Any]:
+    return task.model_dump(mode="json")
+
+
+def without(key: str) -> Callable[[dict[str, Any]], None]:
+    return lambda row: row.pop(key)
+
+
+@pytest.mark.parametrize(
+    ("damage", "complaint"),
+    [
+        (lambda row: row.update(colour="red"), r"tasks\.jsonl:2: colour: Extra inputs.*\n.*docs/tasks\.md"),
+        (lambda row: row["tests"].update(chek="x"), r"tasks\.jsonl:2: tests\.chek: "),
+        (lambda row: row["tests"].update(type="guess"), r"tasks\.jsonl:2: tests: .*'function', 'repository'"),
+        (lambda row: row.update(schema_version=2), r"tasks\.jsonl:2: schema_version: .*\n.*build the tasks again"),
+        (lambda row: row.update(split="holdout"), r"tasks\.jsonl:2: split: "),
+        (lambda row: row.update(task_id=""), r"tasks\.jsonl:2: task_id: "),
+        (lambda row: row.update(oracle={"a.py": 3}), r"tasks\.jsonl:2: oracle\.a\.py: "),
+        (lambda row: row["hints"]["exact_lines"][0].update(number=0), r":2: hints\.exact_lines\.0\.number: "),
+        (without("files"), r"tasks\.jsonl:2: files: Field required"),
+        (lambda row: row.update(task_id="first"), r"tasks\.jsonl:2: task_id: 'first' is on line 1 already"),
+        (lambda row: row.update(split="test"), r":2: split: problem 'addition' is in split train on line 1"),
+    ],
+)
+def test_a_fault_is_named_with_line_and_key(
+    tmp_path: Path, damage: Callable[[dict[str, Any]], None], complaint: str
+) -> None:
+    row = as_json(addition("second"))
+    damage(row)
+    path = written(tmp_path / "tasks.jsonl", as_json(addition("first")), row)
+    with pytest.raises(BadInput, match=complaint):
+        list(read_tasks(path))
+
+
+@pytest.mark.parametrize("line", ["{", "[]", "null", '"x"', "\xff\xfe"])
+def test_a_line_that_is_no_task_is_named(tmp_path: Path, line: str) -> None:
+    path = tmp_path / "tasks.jsonl"
+    path.write_bytes(b"\n" + line.encode("latin-1") + b"\n")
+    with pytest.raises(BadInput, match=r"tasks\.jsonl:2: "):
+        list(read_tasks(path))
+
+
+def test_a_file_cut_off_in_the_middle_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "tasks.jsonl"
+    write_tasks(path, [addition()])
+    path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(BadInput, match=r"tasks\.jsonl:1: "):
+        list(read_tasks(path))
+
+
+def test_a_set_is_loaded_by_name_split_and_limit(cache: Path) -> None:
+    tasks = [addition("a"), addition("b", problem="other", split=Split.TEST), addition("c")]
+    write_tasks(built_set("some-set"), tasks)
+    assert load_tasks("some-set") == tasks
+    assert load_tasks("some-set", split="test") == tasks[1:2]
+    assert load_tasks("some-set", split=Split.TRAIN, limit=1) == tasks[:1]
+    assert load_tasks(built_set("some-set"), limit=2) == tasks[:2]
+
+
+@pytest.mark.parametrize(
+    ("name", "complaint"),
+    [
+        ("humaneval-bugs", "humaneval-bugs was not built yet\n.*run `crrl tasks build humaneval-bugs`"),
+        ("absent/tasks.jsonl", "absent/tasks.jsonl: no such task file"),
+        ("absent.jsonl", "absent.jsonl: no such task file"),
+        ("/", "/: this is a folder"),
+    ],
+)
+def test_what_is_not_there_gives_an_error_with_the_mend(cache: Path, name: str, complaint: str) -> None:
+    with pytest.raises(BadInput, match=complaint):
+        load_tasks(name)
+
+
+def test_an_unknown_split_is_refused_with_the_known_ones(cache: Path) -> None:
+    write_tasks(built_set("some-set"), [addition()])
+    with pytest.raises(BadInput, match=r"no split 'dev'\n.*train, validation, test"):
+        load_tasks("some-set", split="dev")
