@@ -72,7 +72,7 @@ def test_malformed_yaml_is_one_clear_error(tmp_path: Path) -> None:
 def test_a_damaged_saved_recipe_is_named(tmp_path: Path) -> None:
     path = tmp_path / "recipe.yaml"
     path.write_bytes(b"\xff\xfe\x00 not yaml")
-    with pytest.raises(BadInput, match="recipe.yaml"):
+    with pytest.raises(BadInput, match=r"recipe\.yaml"):
         read(path)
 
 
