@@ -1,1 +1,21 @@
 """The run directory: layout, schemas, atomic writes, reading back, and how a run tells the world."""
+
+from code_repair_rl.runs.checkpoints import Checkpoint
+from code_repair_rl.runs.directory import RunDir
+from code_repair_rl.runs.listener import CompositeListener, RunListener, RunRecorder, SilentListener
+from code_repair_rl.runs.metrics import MetricsRow
+from code_repair_rl.runs.rows import RolloutRow, TestRecord, read_rows, write_rows
+
+__all__ = [
+    "Checkpoint",
+    "CompositeListener",
+    "MetricsRow",
+    "RolloutRow",
+    "RunDir",
+    "RunListener",
+    "RunRecorder",
+    "SilentListener",
+    "TestRecord",
+    "read_rows",
+    "write_rows",
+]
