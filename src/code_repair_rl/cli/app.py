@@ -35,6 +35,9 @@ def _options(
 
 def _commands() -> None:
     """Let every command module add its commands."""
+    from code_repair_rl.cli import model
+
+    model.add_to(app)
 
 
 _commands()
