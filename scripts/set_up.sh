@@ -49,10 +49,10 @@ elif [ "$TORCH" = gpu ] && [[ $installed == *+cpu ]]; then
   pip uninstall --quiet --yes torch
 fi
 if [ "$installed" != "$version+cpu" ] || [ "$TORCH" = gpu ]; then
-  say "installing $wanted ($TORCH)"
-  pip install --quiet --constraint constraints.txt ${from[@]+"${from[@]}"} "$wanted"
+  say "installing $wanted ($TORCH) and what it needs; a minute or two"
+  pip install -qq --constraint constraints.txt ${from[@]+"${from[@]}"} "$wanted"
 fi
 
-say "installing the project and its tools"
-pip install --quiet --constraint constraints.txt --editable '.[dev]'
+say "installing the project and its tools; about a minute"
+pip install -qq --constraint constraints.txt --editable '.[dev]'
 say "done: $(.venv/bin/crrl --version)"

@@ -6,6 +6,8 @@ exits with its `exit_code`; a traceback therefore always means a defect of ours.
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class CrrlError(Exception):
     """An error with a place and a mend.
@@ -27,6 +29,16 @@ class CrrlError(Exception):
     def __str__(self) -> str:
         text = f"{self.where}: {self.what}" if self.where else self.what
         return f"{text}\n  mend: {self.mend}" if self.mend else text
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Worker processes hand errors back pickled; exceptions with keyword arguments would not survive that.
+        return _revive, (type(self), self.args, self.__dict__)
+
+
+def _revive(kind: type[CrrlError], arguments: tuple[Any, ...], state: dict[str, Any]) -> CrrlError:
+    error = kind.__new__(kind, *arguments)
+    error.__dict__.update(state)
+    return error
 
 
 class BadInput(CrrlError):  # noqa: N818 - reads as what it is
