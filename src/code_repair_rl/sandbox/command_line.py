@@ -32,7 +32,7 @@ class JailLayout:
     """What a jail holds, besides the system."""
 
     folder_bytes: int
-    """Size of the writable /job and /tmp, each; 0 for none of them."""
+    """Size of the writable /job and /tmp, each; 0: both are empty and read-only."""
     read_only: Mapping[str, str] = field(default_factory=dict)
     """Path inside to path outside."""
     nested: bool = False
@@ -104,9 +104,11 @@ def jail_command(layout: JailLayout, *, seccomp_fd: int | None, slot: int) -> li
         line += ["--ro-bind-try", file, file]
     line += ["--proc", "/proc", "--dev", "/dev"]
     line += ["--size", str(16 << 20), "--perms", "1777", "--tmpfs", "/dev/shm", "--remount-ro", "/dev"]
-    size = str(max(layout.folder_bytes, 4096))
     for folder in ("/tmp", "/job"):
-        line += ["--size", size, "--perms", "1777", "--tmpfs", folder]
+        if layout.folder_bytes:
+            line += ["--size", str(layout.folder_bytes), "--perms", "1777", "--tmpfs", folder]
+        else:
+            line += ["--perms", "0755", "--dir", folder]
     made: set[str] = {"/", "/usr", "/tmp", "/job"}
     line += _mounted(interpreter_folder(), interpreter_folder(), made)
     for inside, outside in sorted(layout.read_only.items()):
@@ -134,7 +136,7 @@ def base_environment() -> dict[str, str]:
 def _same_as_outside(folder: str) -> list[str]:
     path = Path(folder)
     if path.is_symlink():
-        return ["--symlink", os.readlink(path), folder]
+        return ["--symlink", str(path.readlink()), folder]
     return ["--ro-bind-try", folder, folder]
 
 

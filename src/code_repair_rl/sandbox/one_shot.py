@@ -11,8 +11,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import cache
 from importlib.resources import files as package_files
 from pathlib import Path, PurePosixPath
@@ -29,7 +30,7 @@ _GRACE_SECONDS = 3.0
 _PYTHON_FLAGS = ("-I", "-S", "-B")
 
 
-class _OneShot:
+class _OneShot(ABC):
     """What both backends share: the request, the run, the reading of the answer."""
 
     name: str
@@ -177,10 +178,9 @@ class _OneShot:
     def _mend(self) -> str:
         return ""
 
-    @contextmanager
-    def _place(self, job: Job) -> Iterator[tuple[list[str], str, int | None, tuple[int, ...]]]:
-        raise AssertionError("a backend says where its jobs run")
-        yield
+    @abstractmethod
+    def _place(self, job: Job) -> AbstractContextManager[tuple[list[str], str, int | None, tuple[int, ...]]]:
+        """The command line that a job's launcher is appended to, the job's folder, the uid to drop to, descriptors."""
 
 
 class Bubblewrap(_OneShot):
@@ -303,7 +303,7 @@ def _tree(place: str, folder: Path) -> Iterator[tuple[str, str, int, bytes]]:
         for name in [*names, *(name for name in folders if (Path(parent) / name).is_symlink())]:
             path = Path(parent) / name
             if path.is_symlink():
-                yield "link", str(here / name), 0o777, os.fsencode(os.readlink(path))
+                yield "link", str(here / name), 0o777, os.fsencode(path.readlink())
             elif path.is_file():
                 yield "file", str(here / name), (path.stat().st_mode & 0o777) | 0o644, path.read_bytes()
 

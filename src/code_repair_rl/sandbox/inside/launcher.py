@@ -7,6 +7,7 @@ the files read back). The command sees neither: both are closed on exec, and the
 that `/proc/<pid>/fd` is shut too.
 """
 
+# ruff: noqa: PTH, SIM105 - pathlib and contextlib would be two more imports for every job to wait for
 from __future__ import annotations
 
 import json
@@ -16,6 +17,10 @@ import signal
 import stat
 import sys
 import time
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 _REQUEST, _ANSWER = int(sys.argv[1]), int(sys.argv[2])
 
@@ -38,7 +43,9 @@ def main() -> None:
         _answer({"launch_error": str(error)}, [])
         return
     names, contents = _collect(root, job["collect"], job["collect_bytes"])
-    _answer({"status": status, "files": [[name, len(data)] for name, data in zip(names, contents)]}, contents)
+    _answer(
+        {"status": status, "files": [[name, len(data)] for name, data in zip(names, contents, strict=True)]}, contents
+    )
 
 
 def _drop_to(uid: int | None) -> None:
