@@ -1,0 +1,83 @@
+"""From rollouts to tensors: micro-batches of whole groups, so that each group shares one forward of its prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+    from code_repair_rl.runs import RolloutRow
+
+
+@dataclass(frozen=True, slots=True)
+class MicroBatch:
+    """Rows of one forward and backward pass; B may be 0."""
+
+    rows: tuple[RolloutRow, ...]
+    loss_scale: float
+    """What the loss of this micro-batch, a mean over its B rows, is multiplied by, so that the sum over the
+    micro-batches of a step is the mean over all its answers: those left out because their advantage is 0 still count,
+    those without a verdict do not."""
+
+
+def micro_batches(groups: Sequence[Sequence[RolloutRow]], count: int, *, keep_silent: bool = False) -> list[MicroBatch]:
+    """Deal a step's groups into `count` micro-batches of about equal cost.
+
+    Answers without a verdict are left out, and so are those that cannot move the policy (advantage 0), unless
+    `keep_silent`: with a KL term they do.
+
+    Args:
+        groups: rows with advantages; each group's rows share one prompt.
+        count: how many, at least 1; some may be empty.
+    """
+    scored = sum(row.advantage is not None for group in groups for row in group)
+    kept = [
+        tuple(row for row in group if row.advantage is not None and (keep_silent or row.advantage != 0.0))
+        for group in groups
+    ]
+    bins: list[list[RolloutRow]] = [[] for _ in range(count)]
+    loads = [0] * count
+    for group in sorted((group for group in kept if group), key=_cost, reverse=True):
+        lightest = loads.index(min(loads))
+        bins[lightest].extend(group)
+        loads[lightest] += _cost(group)
+    return [MicroBatch(tuple(rows), len(rows) * count / scored if scored else 0.0) for rows in bins]
+
+
+def tensors(rows: Sequence[RolloutRow], pad_id: int, device: torch.device | str = "cpu") -> dict[str, torch.Tensor]:
+    """The rows as the tensors TRL's loss reads.
+
+    Returns:
+        `prompt_ids`, `prompt_mask` (B, P), padded on the left; `completion_ids`, `completion_mask`,
+        `old_per_token_logps` (B, T), padded on the right; `advantages` (B,).
+    """
+    import torch
+
+    width = max(len(row.prompt_ids) for row in rows)
+    length = max(len(row.token_ids) for row in rows)
+
+    def left(values: Sequence[int], fill: int) -> list[int]:
+        return [fill] * (width - len(values)) + list(values)
+
+    def right(values: Sequence[float], fill: float) -> list[float]:
+        return list(values) + [fill] * (length - len(values))
+
+    def tensor(values: object, dtype: torch.dtype) -> torch.Tensor:
+        return torch.tensor(values, dtype=dtype, device=device)
+
+    return {
+        "prompt_ids": tensor([left(row.prompt_ids, pad_id) for row in rows], torch.long),
+        "prompt_mask": tensor([left([1] * len(row.prompt_ids), 0) for row in rows], torch.long),
+        "completion_ids": tensor([right(row.token_ids, pad_id) for row in rows], torch.long),
+        "completion_mask": tensor([right([1] * len(row.token_ids), 0) for row in rows], torch.long),
+        "old_per_token_logps": tensor([right(row.logprobs, 0.0) for row in rows], torch.float32),
+        "advantages": tensor([row.advantage or 0.0 for row in rows], torch.float32),
+    }
+
+
+def _cost(group: Sequence[RolloutRow]) -> int:
+    """Tokens that a forward pass with a shared prompt has to compute."""
+    return len(group[0].prompt_ids) + sum(len(row.token_ids) for row in group)

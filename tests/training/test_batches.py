@@ -1,0 +1,77 @@
+"""Micro-batches lose no answer that counts, keep groups whole, and add up to the mean over all answers."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from code_repair_rl.runs import RolloutRow
+from code_repair_rl.training.batches import micro_batches, tensors
+
+
+def row(group: int, sample: int, advantage: float | None, tokens: int = 3) -> RolloutRow:
+    return RolloutRow(
+        step=1,
+        task_id=f"t{group}",
+        problem=f"p{group}",
+        split="train",
+        group=group,
+        sample=sample,
+        hint="none",
+        prompt="",
+        prompt_ids=tuple(range(1, 3 + group % 4)),
+        token_ids=tuple(range(tokens)),
+        logprobs=(-0.5,) * tokens,
+        text="",
+        finish_reason="stop",
+        outcome="failed",
+        passed=False,
+        score=None if advantage is None else 0.0,
+        advantage=advantage,
+    )
+
+
+values = st.one_of(st.none(), st.just(0.0), st.floats(min_value=-1, max_value=1))
+steps = st.lists(st.lists(values, min_size=1, max_size=4), min_size=1, max_size=6)
+
+
+@given(steps, st.integers(1, 4), st.booleans())
+def test_rows_that_count_are_dealt_once_and_groups_stay_whole(
+    advantages: list[list[float | None]], count: int, keep_silent: bool
+) -> None:
+    groups = [[row(g, s, a) for s, a in enumerate(group)] for g, group in enumerate(advantages)]
+    batches = micro_batches(groups, count, keep_silent=keep_silent)
+    dealt = sorted((one.group, one.sample) for batch in batches for one in batch.rows)
+    expected = sorted(
+        (one.group, one.sample)
+        for group in groups
+        for one in group
+        if one.advantage is not None and (keep_silent or one.advantage != 0.0)
+    )
+    assert len(batches) == count
+    assert dealt == expected
+    homes = [{one.group for one in batch.rows} for batch in batches]
+    assert sum(map(len, homes)) == len(set().union(*homes))
+
+
+@given(steps, st.integers(1, 4))
+def test_scaled_means_add_up_to_the_mean_over_all_answers_with_a_verdict(
+    advantages: list[list[float | None]], count: int
+) -> None:
+    groups = [[row(g, s, a) for s, a in enumerate(group)] for g, group in enumerate(advantages)]
+    scored = [a for group in advantages for a in group if a is not None]
+    total = sum(
+        sum(one.advantage or 0.0 for one in batch.rows) / len(batch.rows) / count * batch.loss_scale
+        for batch in micro_batches(groups, count)
+        if batch.rows
+    )
+    assert total == pytest.approx(sum(scored) / len(scored) if scored else 0.0, abs=1e-9)
+
+
+def test_tensors_are_padded_outside_of_prompt_and_completion() -> None:
+    found = tensors([row(0, 0, 0.5, tokens=2), row(3, 0, -0.5, tokens=4)], pad_id=9)
+    assert found["prompt_ids"].tolist() == [[9, 9, 9, 1, 2], [1, 2, 3, 4, 5]]
+    assert found["prompt_mask"].tolist() == [[0, 0, 0, 1, 1], [1] * 5]
+    assert found["completion_ids"].tolist() == [[0, 1, 9, 9], [0, 1, 2, 3]]
+    assert found["completion_mask"].tolist() == [[1, 1, 0, 0], [1] * 4]
+    assert found["old_per_token_logps"][0].tolist() == [-0.5, -0.5, 0.0, 0.0]
+    assert found["advantages"].tolist() == [0.5, -0.5]
