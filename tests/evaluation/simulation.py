@@ -1,0 +1,74 @@
+"""Simulated evaluations with realistic clustering: uneven problems of different difficulty, tasks that differ."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from code_repair_rl.evaluation import difference, rate
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Per task: pass rates under two models, and the problem."""
+
+    before: Array
+    after: Array
+    problem: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Coverage:
+    rate: float
+    paired: float
+    found: float
+    """How often the paired interval lay off zero."""
+    standard_error: float
+    df: float
+    """Means over the repeats."""
+    truth: float
+    """The true paired difference."""
+
+
+def draw(
+    rng: np.random.Generator, problems: int, mean: float, gain: float, samples: int = 4, size_matters: bool = False
+) -> Drawn:
+    """Sizes 1 to about 25 (mean 6), problem difficulty Beta with concentration 3, tasks spread around it, a gain that
+    differs by problem; where `size_matters`, larger problems are harder."""
+    sizes = rng.negative_binomial(2, 2 / 7, problems) + 1
+    centre = rng.beta(3 * mean, 3 * (1 - mean), problems)
+    if size_matters:
+        centre = centre ** (0.6 + 0.05 * sizes)
+    gains = gain * rng.normal(1.0, 1.5, problems)
+    problem = np.repeat(np.arange(problems), sizes)
+    at = centre[problem]
+    before = rng.beta(np.maximum(3 * at, 1e-3), np.maximum(3 * (1 - at), 1e-3))
+    after = np.clip(before + gains[problem], 0, 1)
+    return Drawn(rng.binomial(samples, before) / samples, rng.binomial(samples, after) / samples, problem)
+
+
+def coverage(
+    *, repeats: int, problems: int, mean: float, seed: int, gain: float = 0.1, size_matters: bool = False
+) -> Coverage:
+    """How often 95 % intervals hold the truth, which is the mean over very many problems."""
+    rng = np.random.default_rng(seed)
+    many = draw(rng, 200_000, mean, gain, size_matters=size_matters)
+    truth, true_difference = float(many.before.mean()), float((many.after - many.before).mean())
+    held, held_paired, off_zero, errors, dfs = 0, 0, 0, 0.0, 0.0
+    for _ in range(repeats):
+        drawn = draw(rng, problems, mean, gain, size_matters=size_matters)
+        clusters = [str(p) for p in drawn.problem]
+        one = rate(list(drawn.before), clusters)
+        two = difference(list(drawn.after - drawn.before), clusters)
+        held += one.low <= truth <= one.high
+        held_paired += two.low <= true_difference <= two.high
+        off_zero += two.low > 0 or two.high < 0
+        errors += two.standard_error
+        dfs += two.df
+    return Coverage(
+        held / repeats, held_paired / repeats, off_zero / repeats, errors / repeats, dfs / repeats, true_difference
+    )
