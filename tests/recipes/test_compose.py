@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from code_repair_rl.errors import BadInput
-from code_repair_rl.recipes import checked, compose, read, shipped_recipes
+from code_repair_rl.recipes import checked, compose, expand, read, shipped_recipes
 
 
 @pytest.mark.parametrize("name", shipped_recipes())
@@ -80,3 +80,15 @@ def test_unknown_keys_name_the_ones_there_are() -> None:
     with pytest.raises(BadInput) as caught:
         checked({"name": "x", "sft": {"epochs": 3}}, where="x.yaml")
     assert "learning_rate" in str(caught.value.mend)
+
+
+def test_a_sweep_is_every_combination() -> None:
+    found = expand(["seed=0,1", "grpo.learning_rate=choice(1e-5,4e-5)", "name=x"])
+    assert len(found) == 4
+    assert {(one[0], one[2]) for one in found} == {("seed=0", "name=x"), ("seed=1", "name=x")}
+    assert compose("demo", found[3]).grpo.learning_rate == 4e-5
+
+
+def test_without_a_sweep_there_is_one_combination() -> None:
+    assert expand(["seed=3"]) == [["seed=3"]]
+    assert expand([]) == [[]]

@@ -1,6 +1,6 @@
 """A whole run in one readable YAML file: its typed schema, composed and overridden with Hydra."""
 
-from code_repair_rl.recipes.compose import checked, compose, read, shipped_recipes
+from code_repair_rl.recipes.compose import checked, compose, expand, read, shipped_recipes
 from code_repair_rl.recipes.schema import (
     EvaluationSection,
     GrpoSection,
@@ -25,6 +25,7 @@ __all__ = [
     "TrackingSection",
     "checked",
     "compose",
+    "expand",
     "read",
     "shipped_recipes",
 ]

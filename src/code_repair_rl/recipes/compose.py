@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,30 @@ def compose(name: str, overrides: Sequence[str] = ()) -> Recipe:
         first_line = str(error).strip().splitlines()[0]
         raise BadInput(first_line, where=_place(name, overrides), mend="see `docs/recipes.md` for the keys") from error
     return checked(data, where=_place(name, overrides))
+
+
+def expand(overrides: Sequence[str]) -> list[list[str]]:
+    """All combinations of Hydra's sweep overrides (`seed=0,1,2`, `grpo.learning_rate=choice(1e-5,4e-5)`).
+
+    Raises:
+        BadInput: an override that Hydra cannot read.
+    """
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    try:
+        parsed = OverridesParser.create().parse_overrides(list(overrides))
+        choices = [
+            [f"{one.get_key_element()}={value}" for value in one.sweep_string_iterator()]
+            if one.is_sweep_override()
+            else [given]
+            for one, given in zip(parsed, overrides, strict=True)
+        ]
+    except HydraException as error:
+        raise BadInput(
+            str(error).strip().splitlines()[0], where=" ".join(overrides), mend="see `docs/recipes.md`"
+        ) from error
+    return [list(combination) for combination in itertools.product(*choices)]
 
 
 def checked(data: Any, *, where: str) -> Recipe:
