@@ -1,5 +1,12 @@
-"""Did it work: verdicts on answers."""
+"""Did it work: verdicts on answers.
 
+from code_repair_rl.grading import Grader
+
+with Grader(workers=2) as grader:
+    verdicts = grader.grade_many([(task, completion_text), ...])
+"""
+
+from code_repair_rl.grading.grader import Grader, grade
 from code_repair_rl.grading.verdict import GRADER_VERSION, Outcome, TestResult, TestStatus, Verdict
 
-__all__ = ["GRADER_VERSION", "Outcome", "TestResult", "TestStatus", "Verdict"]
+__all__ = ["GRADER_VERSION", "Grader", "Outcome", "TestResult", "TestStatus", "Verdict", "grade"]

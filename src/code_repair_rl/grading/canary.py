@@ -1,0 +1,19 @@
+"""A job that is known to pass: tells a broken machine from an answer that breaks its worker."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from code_repair_rl.grading.verdict import Verdict
+from code_repair_rl.tasks import Example, FunctionTests
+
+_FILES = {"canary.py": "def canary(song):\n    return song[::-1]\n"}
+_TESTS = FunctionTests(
+    path="canary.py", entry_point="canary", hidden=(Example(call="canary([1, 2, 3])", expected="[3, 2, 1]"),)
+)
+
+
+def canary_passes(check: Callable[[Mapping[str, str], Mapping[str, str], FunctionTests], Verdict | None]) -> bool:
+    """Whether the canary gets its verdict through `check`, which returns None where the machinery breaks."""
+    verdict = check(_FILES, _FILES, _TESTS)
+    return verdict is not None and verdict.passed

@@ -1,0 +1,291 @@
+"""`Grader`: answers in, verdicts out, one each, in order."""
+
+from __future__ import annotations
+
+import math
+import os
+import queue
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import TracebackType
+
+from code_repair_rl.edits import EditError, Tolerance, parse
+from code_repair_rl.errors import BadInput, MachineryFailed
+from code_repair_rl.grading.cache import VerdictCache, key_of
+from code_repair_rl.grading.canary import canary_passes
+from code_repair_rl.grading.function_worker import FunctionWorker
+from code_repair_rl.grading.judge import Expectation, expectation, judge
+from code_repair_rl.grading.verdict import Outcome, Verdict
+from code_repair_rl.sandbox import FUNCTION, Limits, Sandbox, select_backend
+from code_repair_rl.sandbox.fork_server import ServerBroken
+from code_repair_rl.tasks import FunctionTests, RepositoryTests, Task
+
+_LEAST_CPU_SECONDS = 2.0
+_TIMES_THE_REFERENCE = 20.0
+_WALL_PER_CPU = 2.0
+"""An answer that waits for its turn on a busy machine must not be taken for one that never ends."""
+
+
+class Grader:
+    """Grades answers in a pool of warm jails. A context manager; safe to call from several threads.
+
+    Nothing is started before the first answer, and nothing runs between answers.
+
+    Args:
+        backend: `auto`, or a sandbox's name. `unsafe_local` must be asked for, and is stamped on every verdict.
+        workers: how many answers are graded at once.
+        cache: folder of the verdict cache; None keeps none beyond this object's life.
+        tolerance: how loosely SEARCH lines may match.
+
+    Raises:
+        BadInput: no such backend, or less than one worker.
+        MachineryFailed: the backend does not work on this machine.
+    """
+
+    def __init__(
+        self,
+        backend: str = "auto",
+        workers: int = 2,
+        cache: Path | None = None,
+        tolerance: Tolerance = Tolerance.INDENTATION,
+    ) -> None:
+        if workers < 1:
+            raise BadInput(f"a grader needs at least one worker, not {workers}", where="workers")
+        self._sandbox: Sandbox = select_backend(backend)
+        self._tolerance = tolerance
+        self._workers = workers
+        self._cache = VerdictCache(cache)
+        self._idle: queue.LifoQueue[FunctionWorker] = queue.LifoQueue()
+        self._all: list[FunctionWorker] = []
+        self._expected: dict[str, Expectation | str] = {}
+        self._in_flight: dict[str, Future[Verdict]] = {}
+        self._lock = threading.Lock()
+        self._pid = os.getpid()
+        self._make_workers()
+
+    def __enter__(self) -> Grader:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def isolation(self) -> str:
+        """The tier that verdicts are stamped with."""
+        return self._sandbox.isolation
+
+    def close(self) -> None:
+        """End all jails. The grader may be used again; they are then started anew."""
+        for worker in self._all:
+            worker.close()
+
+    def grade(self, task: Task, completion_text: str) -> Verdict:
+        """The verdict on one answer. An answer without edits is an answer that did not work, never an exception."""
+        try:
+            applied = parse(completion_text).apply_with(
+                task.files, tolerance=self._tolerance, protected=_protected(task)
+            )
+        except EditError as error:
+            return Verdict(Outcome.EDIT_REJECTED, edit_error=error.kind.value, evidence=(str(error),))
+        if not applied.changed:
+            return Verdict(Outcome.UNCHANGED, tolerance=applied.rung.value, evidence=("the edit changes nothing",))
+        return replace(self.grade_files(task, applied.files), tolerance=applied.rung.value)
+
+    def grade_many(
+        self, answers: Sequence[tuple[Task, str]], progress: Callable[[int], None] | None = None
+    ) -> list[Verdict]:
+        """Exactly one verdict for each (task, answer), in their order.
+
+        Args:
+            answers: task and completion text.
+            progress: called with the number of answers done so far, from whatever thread finished one.
+        """
+        done = 0
+        counting = threading.Lock()
+
+        def one(answer: tuple[Task, str]) -> Verdict:
+            nonlocal done
+            verdict = self.grade(*answer)
+            with counting:
+                done += 1
+                if progress is not None:
+                    progress(done)
+            return verdict
+
+        pool = ThreadPoolExecutor(max_workers=self._workers, thread_name_prefix="crrl-grader")
+        try:
+            futures = [pool.submit(one, answer) for answer in answers]
+            return [future.result() for future in futures]
+        except BaseException:
+            # Ctrl-C, or an error of ours: what waits is dropped, what runs loses its jail and so ends at once.
+            pool.shutdown(wait=False, cancel_futures=True)
+            self.close()
+            raise
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    def grade_files(self, task: Task, files_after: Mapping[str, str]) -> Verdict:
+        """The verdict on a tree as it is after an edit; always runs the tests, also where nothing was changed."""
+        if task.tests is None:
+            raise BadInput("the task has no tests to grade by", where=task.task_id)
+        key = key_of(task, files_after, self.isolation)
+        with self._lock:
+            known = self._cache.get(key)
+            if known is not None:
+                return known
+            running = self._in_flight.get(key)
+            if running is None:
+                mine: Future[Verdict] = Future()
+                self._in_flight[key] = mine
+        if running is not None:
+            return replace(running.result(), cached=True)
+        try:
+            verdict = self._graded(task, files_after)
+            mine.set_result(verdict)
+        except BaseException as error:
+            mine.set_exception(error)
+            raise
+        finally:
+            with self._lock:
+                del self._in_flight[key]
+                if mine.exception() is None:
+                    self._cache.put(key, mine.result())
+        return verdict
+
+    def _graded(self, task: Task, files_after: Mapping[str, str]) -> Verdict:
+        if isinstance(task.tests, RepositoryTests):
+            from code_repair_rl.grading.repository import grade_repository
+
+            return grade_repository(self._sandbox, task, task.tests, files_after)
+        assert isinstance(task.tests, FunctionTests)
+        return self._function(task, task.tests, files_after)
+
+    def _function(self, task: Task, tests: FunctionTests, files_after: Mapping[str, str]) -> Verdict:
+        oracle = task.files_after_oracle()
+        is_oracle = dict(files_after) == oracle
+        expected = None if is_oracle else self._expectation(task, tests, oracle)
+        if isinstance(expected, _NoVerdict):
+            return _no_verdict(expected.why, self.isolation)
+        if isinstance(expected, str):
+            return _no_verdict(f"the task's own known-good answer does not pass: {expected}", self.isolation)
+        return self._checked(files_after, oracle, tests, expected, key_of(task, oracle, "") if is_oracle else None)
+
+    def _checked(
+        self,
+        files: Mapping[str, str],
+        oracle: Mapping[str, str],
+        tests: FunctionTests,
+        expected: Expectation | None,
+        sets_measure_for: str | None,
+    ) -> Verdict:
+        """One check, once more where our machinery broke."""
+        limits = _limits(tests, expected)
+        broken: list[str] = []
+        for _ in range(2):
+            worker = self._borrow()
+            try:
+                found = worker.check(files, oracle, tests, limits, expected.calls if expected else None)
+            except (ServerBroken, MachineryFailed, OSError) as error:
+                broken.append(str(error))
+                continue
+            finally:
+                self._idle.put(worker)
+            if sets_measure_for is not None:
+                self._expected[sets_measure_for] = expectation(found)
+            return judge(found, expected, self.isolation)
+        if canary_passes(self._borrowed_once):
+            evidence = ("the answer broke its worker twice, while a known answer was graded without trouble", *broken)
+            return Verdict(Outcome.CRASHED, evidence=evidence, isolation=self.isolation)
+        return _no_verdict("; ".join(broken), self.isolation)
+
+    def _borrowed_once(
+        self, files: Mapping[str, str], oracle: Mapping[str, str], tests: FunctionTests
+    ) -> Verdict | None:
+        worker = self._borrow()
+        try:
+            return judge(worker.check(files, oracle, tests, FUNCTION, None), None, self.isolation)
+        except (ServerBroken, MachineryFailed, OSError):
+            return None
+        finally:
+            self._idle.put(worker)
+
+    def _expectation(
+        self, task: Task, tests: FunctionTests, oracle: Mapping[str, str]
+    ) -> Expectation | str | _NoVerdict:
+        """What the known-good answer does; found out once per task."""
+        key = key_of(task, oracle, "")
+        known = self._expected.get(key)
+        if known is None:
+            verdict = self._checked(oracle, oracle, tests, None, key)
+            known = self._expected.get(key)
+            if known is None:
+                return _NoVerdict("; ".join(verdict.evidence))
+        return known
+
+    def _borrow(self) -> FunctionWorker:
+        if os.getpid() != self._pid:  # a forked copy must not talk to its parent's jails
+            self._pid = os.getpid()
+            self._make_workers()
+        return self._idle.get()
+
+    def _make_workers(self) -> None:
+        isolated = self._sandbox.name != "unsafe_local"
+        self._all = [FunctionWorker(isolated=isolated, nested=True) for _ in range(self._workers)]
+        self._idle = queue.LifoQueue()
+        for worker in self._all:
+            self._idle.put(worker)
+
+
+@dataclass(frozen=True, slots=True)
+class _NoVerdict:
+    why: str
+
+
+_default: Grader | None = None
+_default_lock = threading.Lock()
+
+
+def grade(task: Task, completion_text: str) -> Verdict:
+    """The verdict on one answer, by a grader of one worker that lives as long as this process.
+
+    Raises:
+        MachineryFailed: no isolating sandbox works on this machine.
+    """
+    global _default
+    with _default_lock:
+        if _default is None:
+            import atexit
+
+            _default = Grader(workers=1)
+            atexit.register(_default.close)
+    return _default.grade(task, completion_text)
+
+
+def _protected(task: Task) -> tuple[str, ...]:
+    if isinstance(task.tests, RepositoryTests):
+        from code_repair_rl.grading.policy import protected_paths
+
+        return protected_paths(task.tests)
+    return ()
+
+
+def _limits(tests: FunctionTests, expected: Expectation | None) -> Limits:
+    """Limits relative to what the known-good answer takes, never beyond `FUNCTION`'s."""
+    reference_seconds = max(tests.reference_seconds, expected.wall_seconds if expected else 0.0)
+    if not reference_seconds:
+        return FUNCTION
+    cpu_seconds = math.ceil(max(_LEAST_CPU_SECONDS, _TIMES_THE_REFERENCE * reference_seconds))
+    return replace(
+        FUNCTION,
+        cpu_seconds=min(FUNCTION.cpu_seconds, cpu_seconds),
+        wall_seconds=min(FUNCTION.wall_seconds, cpu_seconds * _WALL_PER_CPU),
+    )
+
+
+def _no_verdict(why: str, isolation: str) -> Verdict:
+    return Verdict(Outcome.NO_VERDICT, evidence=(why,), isolation=isolation)

@@ -1,0 +1,317 @@
+"""A fork server: imports once, then forks one isolated child per job.
+
+Runs inside a jail as the interpreter's `-c` text, standard library only. Descriptor 0 is a stream socket to the host.
+A frame is 8 bytes of length and that much JSON; a job's frame carries the sockets that its process gets.
+A frame that holds `null` sent while a job runs means: end it now; between two jobs it came too late and is dropped.
+
+With `nested` each job gets, besides a process of its own: new user, pid and mount namespaces, a sized private /tmp,
+no /proc, no capabilities, rlimits and the strict seccomp filter. Its first process (pid 1 of the namespace) is ours:
+it reports how the job ended on a pipe that the job never sees, and its end kills whatever the job left running.
+"""
+
+# pathlib and contextlib would be two more imports to wait for:
+# ruff: noqa: PTH, SIM105
+from __future__ import annotations
+
+import array
+import ctypes
+import gc
+import importlib
+import json
+import os
+import platform
+import resource
+import select
+import signal
+import socket
+import sys
+import time
+import types
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+_CLONE = {"x86_64": 56, "aarch64": 220}
+_CLONE_NEWNS, _CLONE_NEWUSER, _CLONE_NEWPID = 0x00020000, 0x10000000, 0x20000000
+_MS_RDONLY, _MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_REC, _MS_PRIVATE = 1, 2, 4, 8, 1 << 14, 1 << 18
+_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 1, 4, 22, 38
+_SECCOMP_MODE_FILTER = 2
+_CAPABILITY_VERSION_3 = 0x20080522
+_WATCH_SECONDS = 0.1
+_KEPT_OUTPUT = 2000
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def serve(control: socket.socket) -> None:
+    """Serve jobs until the host hangs up."""
+    setup, _ = receive(control)
+    if setup["slot_uid"] is not None:
+        os.setgroups([])
+        os.setresgid(setup["slot_uid"], setup["slot_uid"], setup["slot_uid"])
+        os.setresuid(setup["slot_uid"], setup["slot_uid"], setup["slot_uid"])
+    setup["ids"] = (os.getuid(), os.getgid())  # inside a new user namespace they read as nobody's
+    _libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+    for name in setup["preload"]:
+        importlib.import_module(name)
+    program = _programs(setup["programs"])
+    gc.collect()
+    gc.freeze()
+    send(control, {"ready": True})
+    while True:
+        job, descriptors = receive(control)
+        if job is None:
+            continue
+        send(control, _run(control, setup, program, job, descriptors))
+
+
+def receive(control: socket.socket) -> tuple[Any, list[int]]:
+    """One frame with its descriptors; the host's hanging up ends this process, and with it the jail."""
+    descriptors = array.array("i")
+    head, ancillary, _, _ = control.recvmsg(8, socket.CMSG_SPACE(4 * descriptors.itemsize))
+    for _level, _kind, data in ancillary:
+        descriptors.frombytes(data[: len(data) - len(data) % descriptors.itemsize])
+    head += _exactly(control, 8 - len(head)) if head else b""
+    if not head:
+        os._exit(0)
+    return json.loads(_exactly(control, int.from_bytes(head, "big"))), list(descriptors)
+
+
+def _exactly(control: socket.socket, size: int) -> bytes:
+    data = bytearray()
+    while len(data) < size:
+        chunk = control.recv(size - len(data))
+        if not chunk:
+            os._exit(0)
+        data += chunk
+    return bytes(data)
+
+
+def send(control: socket.socket, message: Any) -> None:
+    """One frame."""
+    data = json.dumps(message).encode()
+    control.sendall(len(data).to_bytes(8, "big") + data)
+
+
+def _programs(sources: list[list[str]]) -> types.ModuleType:
+    """The programs under their own dotted names; the last one has the `main` that jobs run."""
+    module = types.ModuleType("none")
+    for name, source in sources:
+        parts = name.split(".")
+        for depth in range(1, len(parts)):
+            package = ".".join(parts[:depth])
+            if package not in sys.modules:
+                sys.modules[package] = types.ModuleType(package)
+                sys.modules[package].__path__ = []
+        module = types.ModuleType(name)
+        sys.modules[name] = module
+        setattr(sys.modules[".".join(parts[:-1])], parts[-1], module)
+        exec(compile(source, f"<{name}>", "exec"), module.__dict__)
+    return module
+
+
+def _run(control: socket.socket, setup: Any, program: Any, job: Any, connections: list[int]) -> dict[str, Any]:
+    began = time.monotonic()
+    status_out, status_in = os.pipe()
+    output_out, output_in = os.pipe()
+    kept = (status_in, output_in, *connections)
+    if hasattr(program, "warm"):
+        program.warm(job["payload"])
+    try:
+        first = _clone(setup["nested"])
+    except OSError as error:
+        for descriptor in (status_out, output_out, *kept):
+            os.close(descriptor)
+        return {"cause": "infrastructure", "error": f"cannot fork: {error}", "output": "", "wall_seconds": 0.0}
+    if first == 0:
+        _first_process(control, setup, program, job, connections, status_in, output_in)
+    for descriptor in kept:
+        os.close(descriptor)
+    try:
+        return _watch(control, job["limits"], first, status_out, output_out, began)
+    finally:
+        os.close(status_out)
+        os.close(output_out)
+
+
+def _clone(nested: bool) -> int:
+    if not nested:
+        return os.fork()
+    flags = _CLONE_NEWUSER | _CLONE_NEWPID | _CLONE_NEWNS | signal.SIGCHLD
+    pid = _libc.syscall(_CLONE[platform.machine()], flags, 0, 0, 0, 0)
+    if pid < 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    return int(pid)
+
+
+def _watch(control: socket.socket, limits: Any, first: int, status: int, output: int, began: float) -> dict[str, Any]:
+    deadline = began + limits["wall_seconds"]
+    next_look = began + _WATCH_SECONDS
+    tail = bytearray()
+    written = 0
+    cause, code = "", -1
+    poll = select.poll()
+    for descriptor in (status, output, control.fileno()):
+        poll.register(descriptor, select.POLLIN)
+    while not cause:
+        now = time.monotonic()
+        if now >= deadline:
+            cause = "timeout"
+            break
+        if now >= next_look:
+            if _memory_below(first) > limits["memory_bytes"]:
+                cause = "out-of-memory"
+                break
+            next_look = now + _WATCH_SECONDS
+        ready = {descriptor for descriptor, _ in poll.poll(max(1, (min(deadline, next_look) - now) * 1000))}
+        if output in ready:
+            data = os.read(output, 1 << 16)
+            written += len(data)
+            tail = (tail + data)[-_KEPT_OUTPUT:]
+            if not data:
+                poll.unregister(output)
+            if written > limits["output_bytes"]:
+                cause = "output-limit"
+        if status in ready and not cause:
+            report = os.read(status, 64)
+            if report:
+                code = os.waitstatus_to_exitcode(int(report))
+                cause = "finished" if code >= 0 else "timeout" if -code == signal.SIGXCPU else "crashed"
+            else:
+                cause = "infrastructure"
+        if control.fileno() in ready and not cause:
+            receive(control)
+            cause = "stopped"
+    try:
+        os.kill(first, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+    os.waitpid(first, 0)
+    text = tail.decode(errors="replace")
+    return {"cause": cause, "code": code, "error": "", "output": text, "wall_seconds": time.monotonic() - began}
+
+
+def _memory_below(top: int) -> int:
+    """Resident bytes of `top` and all processes below it."""
+    parents: dict[int, int] = {}
+    resident: dict[int, int] = {}
+    for name in os.listdir("/proc"):
+        if not name.isdigit():
+            continue
+        try:
+            with open(f"/proc/{name}/stat", "rb") as file:
+                fields = file.read().rpartition(b")")[2].split()
+        except OSError:
+            continue
+        parents[int(name)] = int(fields[1])
+        resident[int(name)] = int(fields[21]) * resource.getpagesize()
+    total = 0
+    for pid, size in resident.items():
+        ancestor = pid
+        while ancestor not in (0, top):
+            ancestor = parents.get(ancestor, 0)
+        total += size if ancestor == top else 0
+    return total
+
+
+def _first_process(
+    control: socket.socket, setup: Any, program: Any, job: Any, connections: list[int], status: int, output: int
+) -> None:
+    """Pid 1 of the job: sets the scene, forks the job, waits, reports. Never returns."""
+    try:
+        control.close()
+        _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        # Pid 1 ignores signals from inside its namespace unless it handles them: handle none.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        if setup["nested"]:
+            _private_namespaces(job["limits"], setup["ids"])
+        child = os.fork()
+        if child == 0:
+            os.close(status)
+            _job(setup, program, job, connections, output)
+        for descriptor in (*connections, output):
+            os.close(descriptor)
+        while True:
+            pid, ended = os.wait()
+            if pid == child:
+                os.write(status, str(ended).encode())
+                os._exit(0)
+    except BaseException as error:
+        os.write(output, f"fork server: {error!r}\n".encode())
+    os._exit(1)
+
+
+def _private_namespaces(limits: Any, ids: tuple[int, int]) -> None:
+    uid, gid = ids
+    _libc.prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0)  # an undumpable process may not write its own maps
+    for name, text in (("setgroups", "deny"), ("uid_map", f"65534 {uid} 1"), ("gid_map", f"65534 {gid} 1")):
+        descriptor = os.open(f"/proc/self/{name}", os.O_WRONLY)
+        os.write(descriptor, text.encode())
+        os.close(descriptor)
+    _libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+    _mount(None, "/", None, _MS_REC | _MS_PRIVATE, "")
+    _mount("tmpfs", "/tmp", "tmpfs", _MS_NOSUID | _MS_NODEV, f"size={limits['disk_bytes']},mode=1777")
+    for hidden in ("/dev/shm", "/proc"):
+        _mount("tmpfs", hidden, "tmpfs", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC | _MS_RDONLY, "size=4k")
+    os.chdir("/tmp")
+
+
+def _mount(source: str | None, target: str, kind: str | None, flags: int, data: str) -> None:
+    encoded = (None if text is None else text.encode() for text in (source, target, kind))
+    if _libc.mount(*encoded, ctypes.c_ulong(flags), data.encode()) != 0:
+        raise OSError(ctypes.get_errno(), f"mount {target}")
+
+
+def _job(setup: Any, program: Any, job: Any, connections: list[int], output: int) -> None:
+    """The process that runs what was asked for. Never returns."""
+    try:
+        os.setsid()
+        null = os.open("/dev/null", os.O_RDONLY)
+        # Out of the way first, so that no dup2 overwrites what a later one needs.
+        high = [
+            os.dup2(descriptor, 200 + index) for index, descriptor in enumerate((null, output, output, *connections))
+        ]
+        for index, descriptor in enumerate(high):
+            os.dup2(descriptor, index)
+        os.closerange(len(high), 256)
+        for name, value in job["rlimits"]:
+            limit = getattr(resource, name)
+            ceiling = resource.getrlimit(limit)[1]
+            if ceiling != resource.RLIM_INFINITY:
+                value = min(value, ceiling)
+            resource.setrlimit(limit, (value, value + 1 if name == "RLIMIT_CPU" else value))
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        _give_up_everything(bytes.fromhex(setup["seccomp"]))
+        program.main(job["payload"], *(socket.socket(fileno=index) for index in range(3, len(high))))
+        sys.stdout.flush()
+    except SystemExit as error:
+        os._exit(error.code if isinstance(error.code, int) else 1)
+    except BaseException as error:
+        os.write(2, f"{type(error).__name__}: {str(error)[:500]}\n".encode(errors="replace"))
+        os._exit(1)
+    os._exit(0)
+
+
+def _give_up_everything(seccomp: bytes) -> None:
+    header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
+    nothing = (ctypes.c_uint32 * 6)()
+    if _libc.capset(header, nothing) != 0 or _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "cannot give up privileges")
+    if not seccomp:
+        return
+
+    class _Program(ctypes.Structure):
+        _fields_ = (("length", ctypes.c_ushort), ("filter", ctypes.c_char_p))
+
+    program = _Program(len(seccomp) // 8, seccomp)
+    if _libc.prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.byref(program), 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "cannot install the seccomp filter")
+
+
+if __name__ == "__main__":
+    _control = socket.socket(fileno=os.dup(0))
+    try:
+        serve(_control)
+    except (BrokenPipeError, ConnectionError):
+        os._exit(0)
