@@ -79,16 +79,16 @@ class ForkServer:
         ours, theirs = socket.socketpair()
         self._control = ours
         filter_fd = filter_descriptor(seccomp_filter(allow=_NESTING_CALLS if nested else ())) if isolated else None
-        command = []
+        command: list[str] = []
         if isolated:
             layout = JailLayout(folder_bytes=0 if nested else disk_bytes or 1 << 20, nested=nested)
             command = jail_command(layout, seccomp_fd=filter_fd, slot=self._slot)
             command[-1:-1] = ["--setenv", "PYTHONHASHSEED", "0"]
         environment = {} if isolated else base_environment() | {"PYTHONHASHSEED": "0"}
         try:
-            self._process = subprocess.Popen(
+            self._process: subprocess.Popen[bytes] = subprocess.Popen(
                 [*command, interpreter(), *_PYTHON_FLAGS, "-c", _server_source()],
-                stdin=theirs,
+                stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
                 env=environment,

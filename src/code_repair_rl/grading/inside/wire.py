@@ -5,11 +5,11 @@ with a one-letter tag. Types are exact: an instance of a subclass is refused, be
 Identity and aliasing are not preserved.
 """
 
-# ruff: noqa: PTH
 from __future__ import annotations
 
 import json
 import math
+import types
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ _ITERATORS = frozenset(
     {
         type(iter([])), type(iter(())), type(iter({})), type(iter({}.items())), type(iter({}.values())),
         type(iter(set())), type(iter("")), type(iter(b"")), type(iter(range(0))), type(reversed([])),
-        type(x for x in ()), map, filter, zip, enumerate,
+        types.GeneratorType, map, filter, zip, enumerate,
     }
 )  # fmt: skip
 

@@ -9,8 +9,6 @@ no /proc, no capabilities, rlimits and the strict seccomp filter. Its first proc
 it reports how the job ended on a pipe that the job never sees, and its end kills whatever the job left running.
 """
 
-# pathlib and contextlib would be two more imports to wait for:
-# ruff: noqa: PTH, SIM105
 from __future__ import annotations
 
 import array

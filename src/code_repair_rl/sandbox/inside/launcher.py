@@ -7,8 +7,6 @@ the files read back). The command sees neither: both are closed on exec, and the
 that `/proc/<pid>/fd` is shut too.
 """
 
-# pathlib and contextlib would be two more imports to wait for:
-# ruff: noqa: PTH, SIM105
 from __future__ import annotations
 
 import json
