@@ -10,6 +10,7 @@ from code_repair_rl.edits.diff import diff
 from code_repair_rl.edits.errors import EditError, EditErrorKind
 from code_repair_rl.edits.parse import parse
 from code_repair_rl.edits.patch import Applied, FileEdit, Hunk, LineEndings, Patch, Tolerance
+from code_repair_rl.edits.unified import unified
 
 __all__ = [
     "Applied",
@@ -22,4 +23,5 @@ __all__ = [
     "Tolerance",
     "diff",
     "parse",
+    "unified",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 
 from code_repair_rl.edits.errors import EditError, EditErrorKind
 from code_repair_rl.edits.lines import CRLF, LF, join_lines, line_ending, split_lines
@@ -86,7 +87,7 @@ def _edited(path: str, edit: FileEdit, files: Mapping[str, str], tolerance: Tole
             )
         before = ""
     elif not isinstance(before, str):
-        raise EditError(EditErrorKind.NOT_TEXT, "the file is not text", line=edit.line, path=path)  # type: ignore[unreachable]
+        raise EditError(EditErrorKind.NOT_TEXT, "the file is not text", line=edit.line, path=path)
     if edit.created and before:
         raise EditError(
             EditErrorKind.EMPTY_SEARCH,
@@ -131,7 +132,7 @@ def _locate_all(path: str, lines: Sequence[str], edit: FileEdit, tolerance: Tole
     if len(located) == 1:
         return located
     located.sort(key=lambda one: (one.begin, one.end))
-    for above, below in zip(located, located[1:], strict=False):
+    for above, below in pairwise(located):
         # Two insertions at one place have no order of their own, so they overlap too.
         if below.begin < above.end or (below.begin, below.end) == (above.begin, above.end):
             raise EditError(

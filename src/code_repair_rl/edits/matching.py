@@ -32,7 +32,7 @@ def line_changes(before: Sequence[str], after: Sequence[str]) -> list[Change]:
     end, new_end = len(before) - tail, len(after) - tail
     if head == end and head == new_end:
         return []
-    if head == end or head == new_end:
+    if head in (end, new_end):
         return [Change(head, end, head, new_end)]
     # rapidfuzz compares hashes; small integers are their own, so that no two lines are ever taken for each other.
     numbers: dict[str, int] = {}

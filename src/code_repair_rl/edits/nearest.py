@@ -1,4 +1,4 @@
-"""Where a search that was not found nearly stands, and how it differs: for messages, so bounded rather than complete."""
+"""Where a search that was not found nearly stands, and how it differs: for messages, so bounded, not complete."""
 
 from __future__ import annotations
 

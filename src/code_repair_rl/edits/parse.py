@@ -33,8 +33,8 @@ MAX_LINE_NUMBER_DIGITS = 9
 _EVENT = (
     r"(?P<search><{7,}+) SEARCH[ \t\r]*+$"
     r"|[ \t]*+(?P<tag></?(?:answer|think)>)"
-    r"|\*\*\* (?P<header>(?:Empty Patch|Add File|Delete File|Rename File|No Newline at End of File|Newline at End of File"
-    r"|Line Endings|At Line)\b[^\n]*+)"
+    r"|\*\*\* (?P<header>(?:Empty Patch|Add File|Delete File|Rename File|No Newline at End of File"
+    r"|Newline at End of File|Line Endings|At Line)\b[^\n]*+)"
     r"|(?P<diff>diff --git |--- [^\n]*+\n\+\+\+ )"
 )
 _HERE = re.compile(_EVENT, re.MULTILINE)
@@ -293,21 +293,21 @@ class _Reader:
     def unified_diff(self, begin: int) -> int:
         from code_repair_rl.edits.unified import read_unified
 
-        edits, end = read_unified(self.text, begin, self.line_at(begin))
-        for edit in edits:
-            if edit.path in self.sections:
-                raise EditError(EditErrorKind.OVERLAPPING, "the file is edited twice", line=edit.line, path=edit.path)
-            assert edit.line is not None
-            self.sections[edit.path] = _Section(
-                edit.path,
-                edit.line,
-                list(edit.hunks),
-                edit.created,
-                edit.deleted,
-                edit.renamed_to,
-                edit.final_newline,
-                edit.line_endings,
-            )
+        edit, end = read_unified(self.text, begin, self.line_at(begin))
+        if edit is None:
+            return end
+        if edit.path in self.sections:
+            raise EditError(EditErrorKind.OVERLAPPING, "the file is edited twice", line=edit.line, path=edit.path)
+        self.current = self.sections[edit.path] = _Section(
+            edit.path,
+            edit.line or 1,
+            list(edit.hunks),
+            edit.created,
+            edit.deleted,
+            edit.renamed_to,
+            edit.final_newline,
+            edit.line_endings,
+        )
         return end
 
     def line_at(self, position: int) -> int:
