@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from code_repair_rl.tasks import Example, HintLevel, Hints, Kind, has_hint, messages
+from code_repair_rl.edits import parse
+from code_repair_rl.tasks import Example, HintLevel, Hints, Kind, has_hint, messages, oracle_answer
 from tests.tasks.examples import FAULTY, addition
 
 
@@ -77,3 +78,21 @@ def test_hidden_tests_never_enter_a_prompt(hint: HintLevel, secret: int) -> None
 
 def test_template_syntax_in_a_task_is_only_text() -> None:
     assert "{{ 1/0 }} {% raw %}" in prompt(description="{{ 1/0 }} {% raw %}")
+
+
+def test_the_oracle_answer_is_one_block_without_a_path_that_leads_to_the_oracle() -> None:
+    task = addition()
+    answer = oracle_answer(task)
+    assert answer == "<<<<<<< SEARCH\n    return a - b\n=======\n    return a + b\n>>>>>>> REPLACE"
+    assert parse(answer).apply(task.files) == task.files_after_oracle()
+
+
+def test_the_oracle_answer_names_paths_where_there_are_several_files() -> None:
+    task = addition().model_copy(update={"files": {"solution.py": FAULTY, "b.py": "y = 2\n"}})
+    assert oracle_answer(task).startswith("solution.py\n<<<<<<< SEARCH\n")
+    assert parse(oracle_answer(task)).apply(task.files) == task.files_after_oracle()
+
+
+def test_a_classification_task_has_no_oracle_edit() -> None:
+    with pytest.raises(TypeError, match="label"):
+        oracle_answer(addition().model_copy(update={"oracle": "CWE-79"}))

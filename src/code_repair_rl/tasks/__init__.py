@@ -1,7 +1,7 @@
 """What a model is asked: tasks, their parts, prompts and readers."""
 
 from code_repair_rl.tasks.files import built_set, load_tasks, read_tasks, task_file, write_tasks
-from code_repair_rl.tasks.prompts import has_hint, messages
+from code_repair_rl.tasks.prompts import has_hint, messages, oracle_answer
 from code_repair_rl.tasks.task import (
     Example,
     FunctionTests,
@@ -32,6 +32,7 @@ __all__ = [
     "has_hint",
     "load_tasks",
     "messages",
+    "oracle_answer",
     "read_tasks",
     "task_file",
     "write_tasks",

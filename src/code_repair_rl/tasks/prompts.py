@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from functools import cache
 from typing import TYPE_CHECKING, TypedDict
 
+from code_repair_rl.edits import diff
 from code_repair_rl.tasks.task import HintLevel, Kind, Line, Task
 
 if TYPE_CHECKING:
@@ -55,6 +56,19 @@ def has_hint(task: Task, hint: HintLevel | str) -> bool:
     if level is HintLevel.FAILING_CALL:
         return task.hints.failing_call is not None
     return bool(_lines(task, level))
+
+
+def oracle_answer(task: Task) -> str:
+    """The known-good answer in the form that the prompt asks for; with paths where there are several files.
+
+    Raises:
+        TypeError: a classification task; its answer is not an edit.
+    """
+    if isinstance(task.oracle, str):
+        raise TypeError(f"{task.task_id}: the oracle of a classification task is a label, not an edit")
+    before = {path: task.files[path] for path in task.oracle if path in task.files}
+    after = {path: text for path, text in task.oracle.items() if text is not None}
+    return diff(before, after).text(paths=len(task.files) > 1).rstrip("\n")
 
 
 def _lines(task: Task, level: HintLevel) -> tuple[Line, ...]:
