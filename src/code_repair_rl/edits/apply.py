@@ -8,12 +8,12 @@ from itertools import pairwise
 from code_repair_rl.edits.errors import EditError, EditErrorKind
 from code_repair_rl.edits.lines import CRLF, LF, join_lines, line_ending, split_lines
 from code_repair_rl.edits.locate import Located, SearchableFile
-from code_repair_rl.edits.patch import Applied, FileEdit, Hunk, LineEndings, Patch, Tolerance
+from code_repair_rl.edits.patch import Changes, FileEdit, Hunk, LineEndings, Patch, Tolerance
 from code_repair_rl.edits.paths import check_path, is_protected
 
 
-def apply_patch(patch: Patch, files: Mapping[str, str], *, tolerance: Tolerance, protected: Sequence[str]) -> Applied:
-    """The tree after `patch`; see `Patch.apply_with`."""
+def find_changes(patch: Patch, files: Mapping[str, str], *, tolerance: Tolerance, protected: Sequence[str]) -> Changes:
+    """What `patch` makes of the files it touches; see `Patch.changes`."""
     edits = _by_path(patch, files)
     leaving = {path for path, edit in edits if edit.deleted or edit.renamed_to is not None}
     texts: dict[str, str] = {}
@@ -35,11 +35,9 @@ def apply_patch(patch: Patch, files: Mapping[str, str], *, tolerance: Tolerance,
                 hint="rename to a path that is free, or delete that file in the same patch",
             )
         texts[target] = text
-    after = {path: text for path, text in files.items() if path not in leaving}
-    after.update(texts)
-    changed = {path for path in leaving if path not in texts}
-    changed.update(path for path, text in texts.items() if path not in files or files[path] != text)
-    return Applied(after, rung, frozenset(changed))
+    changed: dict[str, str | None] = {path: None for path in leaving if path not in texts}
+    changed.update({path: text for path, text in texts.items() if path not in files or files[path] != text})
+    return Changes(changed, rung)
 
 
 def _by_path(patch: Patch, files: Mapping[str, str]) -> list[tuple[str, FileEdit]]:

@@ -81,6 +81,16 @@ class FileEdit:
 
 
 @dataclass(frozen=True, slots=True)
+class Changes:
+    """What a patch makes of the files it touches; all others stay as they are."""
+
+    texts: dict[str, str | None]
+    """Path to the text afterwards, None where the file is gone. Only files that really differ from before."""
+    rung: Tolerance
+    """The most tolerant rung that any hunk needed."""
+
+
+@dataclass(frozen=True, slots=True)
 class Applied:
     """The tree after a patch, and how closely the patch matched."""
 
@@ -136,9 +146,22 @@ class Patch:
         protected: Iterable[str] = (),
     ) -> Applied:
         """As `apply`, and says also which rung of tolerance was needed and which paths changed."""
-        from code_repair_rl.edits.apply import apply_patch
+        changes = self.changes(files, tolerance=tolerance, protected=protected)
+        after = {path: text for path, text in files.items() if changes.texts.get(path, "") is not None}
+        after.update({path: text for path, text in changes.texts.items() if text is not None})
+        return Applied(after, changes.rung, frozenset(changes.texts))
 
-        return apply_patch(self, files, tolerance=tolerance, protected=tuple(protected))
+    def changes(
+        self,
+        files: Mapping[str, str],
+        *,
+        tolerance: Tolerance = Tolerance.EXACT,
+        protected: Iterable[str] = (),
+    ) -> Changes:
+        """As `apply`, but gives only the files that differ: of a lazy tree nothing is read but what is edited."""
+        from code_repair_rl.edits.apply import find_changes
+
+        return find_changes(self, files, tolerance=tolerance, protected=tuple(protected))
 
     def text(self, *, paths: bool = True) -> str:
         """Canonical text; with `paths=False` without the path line, for a patch that edits one file in place.
