@@ -140,6 +140,7 @@ class ForkServer:
             "rlimits": rlimits(limits),
             "limits": {
                 "wall_seconds": limits.wall_seconds,
+                "cpu_seconds": limits.cpu_seconds,
                 "memory_bytes": limits.memory_bytes,
                 "output_bytes": limits.output_bytes,
                 "disk_bytes": limits.disk_bytes,

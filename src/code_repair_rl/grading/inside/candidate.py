@@ -37,12 +37,13 @@ def _function(payload: dict[str, Any], connection: socket.socket) -> Any:
         wire.send(connection, {"broken": "missing", "why": f"there is no file {path}"})
         return None
     try:
-        compile(files[path], path, "exec", dont_inherit=True)
+        finder = tree.TreeFinder(files)
+        finder.code(path)
     except (SyntaxError, ValueError, RecursionError, MemoryError, OverflowError) as error:
         wire.send(connection, {"broken": "syntax", "why": _told(error)})
         return None
     try:
-        module = tree.load(files, path)
+        module = tree.load(finder, path)
     except BaseException as error:
         wire.send(connection, {"broken": "import", "why": _told(error)})
         return None

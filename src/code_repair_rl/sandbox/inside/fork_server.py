@@ -5,8 +5,8 @@ A frame is 8 bytes of length and that much JSON; a job's frame carries the socke
 A frame that holds `null` sent while a job runs means: end it now; between two jobs it came too late and is dropped.
 
 With `nested` each job gets, besides a process of its own: new user, pid and mount namespaces, a sized private /tmp,
-no /proc, no capabilities, rlimits and the strict seccomp filter. Its first process (pid 1 of the namespace) is ours:
-it reports how the job ended on a pipe that the job never sees, and its end kills whatever the job left running.
+no /proc, no capabilities, rlimits and the strict seccomp filter. The job is pid 1 of its namespace, so its end is the
+end of everything it started, and how it ended is read with `wait`, which it cannot forge.
 """
 
 from __future__ import annotations
@@ -38,6 +38,8 @@ _SECCOMP_MODE_FILTER = 2
 _CAPABILITY_VERSION_3 = 0x20080522
 _WATCH_SECONDS = 0.1
 _KEPT_OUTPUT = 2000
+_SCENE_NOT_SET = 213
+"""Exit status of a job whose limits or namespaces could not be set up. (A job that imitates it gains a retry.)"""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -111,46 +113,57 @@ def _programs(sources: list[list[str]]) -> types.ModuleType:
 
 def _run(control: socket.socket, setup: Any, program: Any, job: Any, connections: list[int]) -> dict[str, Any]:
     began = time.monotonic()
-    status_out, status_in = os.pipe()
-    output_out, output_in = os.pipe()
-    kept = (status_in, output_in, *connections)
     if hasattr(program, "warm"):
         program.warm(job["payload"])
+    output_out, output_in = os.pipe()
     try:
-        first = _clone(setup["nested"])
+        pid = _clone(setup["nested"])
     except OSError as error:
-        for descriptor in (status_out, output_out, *kept):
+        for descriptor in (output_out, output_in, *connections):
             os.close(descriptor)
-        return {"cause": "infrastructure", "error": f"cannot fork: {error}", "output": "", "wall_seconds": 0.0}
-    if first == 0:
-        _first_process(control, setup, program, job, connections, status_in, output_in)
-    for descriptor in kept:
+        return {
+            "cause": "infrastructure",
+            "code": -1,
+            "error": f"cannot fork: {error}",
+            "output": "",
+            "wall_seconds": 0,
+        }
+    if pid == 0:
+        _job(setup, program, job, connections, output_in)
+    for descriptor in (output_in, *connections):
         os.close(descriptor)
+    ended = os.pidfd_open(pid)
     try:
-        return _watch(control, job["limits"], first, status_out, output_out, began)
+        return _watch(control, job["limits"], pid, ended, output_out, began)
     finally:
-        os.close(status_out)
+        os.close(ended)
         os.close(output_out)
 
 
 def _clone(nested: bool) -> int:
+    """Fork, into new namespaces where `nested`."""
     if not nested:
         return os.fork()
     flags = _CLONE_NEWUSER | _CLONE_NEWPID | _CLONE_NEWNS | signal.SIGCHLD
-    pid = _libc.syscall(_CLONE[platform.machine()], flags, 0, 0, 0, 0)
+    ctypes.pythonapi.PyOS_BeforeFork()
+    pid = int(ctypes.pythonapi.syscall(_CLONE[platform.machine()], flags, 0, 0, 0, 0))
+    if pid == 0:
+        ctypes.pythonapi.PyOS_AfterFork_Child()
+        return 0
+    ctypes.pythonapi.PyOS_AfterFork_Parent()
     if pid < 0:
-        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-    return int(pid)
+        raise OSError("new namespaces are not allowed here")
+    return pid
 
 
-def _watch(control: socket.socket, limits: Any, first: int, status: int, output: int, began: float) -> dict[str, Any]:
+def _watch(control: socket.socket, limits: Any, pid: int, ended: int, output: int, began: float) -> dict[str, Any]:
     deadline = began + limits["wall_seconds"]
     next_look = began + _WATCH_SECONDS
     tail = bytearray()
     written = 0
-    cause, code = "", -1
+    cause = ""
     poll = select.poll()
-    for descriptor in (status, output, control.fileno()):
+    for descriptor in (ended, output, control.fileno()):
         poll.register(descriptor, select.POLLIN)
     while not cause:
         now = time.monotonic()
@@ -158,7 +171,7 @@ def _watch(control: socket.socket, limits: Any, first: int, status: int, output:
             cause = "timeout"
             break
         if now >= next_look:
-            if _memory_below(first) > limits["memory_bytes"]:
+            if _memory_below(pid) > limits["memory_bytes"]:
                 cause = "out-of-memory"
                 break
             next_look = now + _WATCH_SECONDS
@@ -171,23 +184,32 @@ def _watch(control: socket.socket, limits: Any, first: int, status: int, output:
                 poll.unregister(output)
             if written > limits["output_bytes"]:
                 cause = "output-limit"
-        if status in ready and not cause:
-            report = os.read(status, 64)
-            if report:
-                code = os.waitstatus_to_exitcode(int(report))
-                cause = "finished" if code >= 0 else "timeout" if -code == signal.SIGXCPU else "crashed"
-            else:
-                cause = "infrastructure"
-        if control.fileno() in ready and not cause:
+                break
+        if ended in ready:
+            cause = "ended"
+        elif control.fileno() in ready:
             receive(control)
             cause = "stopped"
-    try:
-        os.kill(first, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
-    os.waitpid(first, 0)
+    for end in (os.killpg, os.kill):
+        try:
+            end(pid, signal.SIGKILL)
+        except (ProcessLookupError, PermissionError):
+            pass
+    _, status, used = os.wait4(pid, 0)
+    code = os.waitstatus_to_exitcode(status)
+    if cause == "ended":
+        cause = _ending(code, used.ru_utime + used.ru_stime, limits["cpu_seconds"])
     text = tail.decode(errors="replace")
     return {"cause": cause, "code": code, "error": "", "output": text, "wall_seconds": time.monotonic() - began}
+
+
+def _ending(code: int, cpu_seconds: float, most_cpu_seconds: float) -> str:
+    if code == _SCENE_NOT_SET:
+        return "infrastructure"
+    if code >= 0:
+        return "finished"
+    out_of_time = -code == signal.SIGXCPU or (-code == signal.SIGKILL and cpu_seconds >= most_cpu_seconds)
+    return "timeout" if out_of_time else "crashed"
 
 
 def _memory_below(top: int) -> int:
@@ -211,33 +233,6 @@ def _memory_below(top: int) -> int:
             ancestor = parents.get(ancestor, 0)
         total += size if ancestor == top else 0
     return total
-
-
-def _first_process(
-    control: socket.socket, setup: Any, program: Any, job: Any, connections: list[int], status: int, output: int
-) -> None:
-    """Pid 1 of the job: sets the scene, forks the job, waits, reports. Never returns."""
-    try:
-        control.close()
-        _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        # Pid 1 ignores signals from inside its namespace unless it handles them: handle none.
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-        if setup["nested"]:
-            _private_namespaces(job["limits"], setup["ids"])
-        child = os.fork()
-        if child == 0:
-            os.close(status)
-            _job(setup, program, job, connections, output)
-        for descriptor in (*connections, output):
-            os.close(descriptor)
-        while True:
-            pid, ended = os.wait()
-            if pid == child:
-                os.write(status, str(ended).encode())
-                os._exit(0)
-    except BaseException as error:
-        os.write(output, f"fork server: {error!r}\n".encode())
-    os._exit(1)
 
 
 def _private_namespaces(limits: Any, ids: tuple[int, int]) -> None:
@@ -264,23 +259,27 @@ def _mount(source: str | None, target: str, kind: str | None, flags: int, data: 
 def _job(setup: Any, program: Any, job: Any, connections: list[int], output: int) -> None:
     """The process that runs what was asked for. Never returns."""
     try:
+        _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         os.setsid()
-        null = os.open("/dev/null", os.O_RDONLY)
         # Out of the way first, so that no dup2 overwrites what a later one needs.
-        high = [
-            os.dup2(descriptor, 200 + index) for index, descriptor in enumerate((null, output, output, *connections))
-        ]
+        given = (os.open("/dev/null", os.O_RDONLY), output, output, *connections)
+        high = [os.dup2(descriptor, 200 + index) for index, descriptor in enumerate(given)]
         for index, descriptor in enumerate(high):
             os.dup2(descriptor, index)
         os.closerange(len(high), 256)
+        if setup["nested"]:
+            _private_namespaces(job["limits"], setup["ids"])
         for name, value in job["rlimits"]:
             limit = getattr(resource, name)
             ceiling = resource.getrlimit(limit)[1]
             if ceiling != resource.RLIM_INFINITY:
                 value = min(value, ceiling)
-            resource.setrlimit(limit, (value, value + 1 if name == "RLIMIT_CPU" else value))
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+            resource.setrlimit(limit, (value, value))
         _give_up_everything(bytes.fromhex(setup["seccomp"]))
+    except BaseException as error:
+        os.write(output, f"fork server: {error!r}\n".encode())
+        os._exit(_SCENE_NOT_SET)
+    try:
         program.main(job["payload"], *(socket.socket(fileno=index) for index in range(3, len(high))))
         sys.stdout.flush()
     except SystemExit as error:
