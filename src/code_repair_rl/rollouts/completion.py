@@ -56,6 +56,10 @@ class Engine(Protocol):
         """The token ids of a conversation under the model's chat template, ready for the answer."""
         ...
 
+    def refresh(self) -> None:
+        """Take up the policy's current weights; an engine whose weights never change does nothing."""
+        ...
+
     def generate(
         self, prompts: Sequence[Sequence[int]], *, completions_per_prompt: int, sampling: Sampling
     ) -> list[list[Completion]]:

@@ -1,0 +1,116 @@
+"""From tasks to graded answers: sample, grade, and write down what happened as rows."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from code_repair_rl.edits import EditError, parse
+from code_repair_rl.grading import Verdict
+from code_repair_rl.rollouts.completion import Completion, Engine, Sampling
+from code_repair_rl.runs import RolloutRow, TestRecord
+from code_repair_rl.tasks import HintLevel, Task
+from code_repair_rl.tasks.prompts import messages
+
+if TYPE_CHECKING:
+    from code_repair_rl.grading import Grader
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One completion for one task, with its verdict."""
+
+    task: Task
+    completion: Completion
+    verdict: Verdict
+
+
+def derived_seed(*parts: object) -> int:
+    """A 63-bit seed from anything with a stable `str`: the same parts give the same seed, on any machine."""
+    digest = hashlib.sha256("\x1f".join(map(str, parts)).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+def fitting(
+    tasks: Sequence[Task], engine: Engine, hint: HintLevel | str, max_prompt_tokens: int
+) -> tuple[list[Task], int]:
+    """The tasks whose prompts fit into the budget, and how many were left out."""
+    kept = [task for task in tasks if len(engine.encode(messages(task, hint))) <= max_prompt_tokens]
+    return kept, len(tasks) - len(kept)
+
+
+def ask(
+    engine: Engine,
+    grader: Grader,
+    tasks: Sequence[Task],
+    *,
+    hint: HintLevel | str,
+    completions_per_task: int,
+    sampling: Sampling,
+    on_phase: Callable[[str], None] | None = None,
+) -> list[list[Answer]]:
+    """Sample answers to every task and grade them.
+
+    Args:
+        on_phase: told `sample` and `grade` as they begin.
+
+    Returns:
+        Per task, in the order given, its answers in the order sampled.
+    """
+    tell = on_phase or (lambda phase: None)
+    tell("sample")
+    prompts = [engine.encode(messages(task, hint)) for task in tasks]
+    completions = engine.generate(prompts, completions_per_prompt=completions_per_task, sampling=sampling)
+    tell("grade")
+    jobs = [(task, one.text) for task, group in zip(tasks, completions, strict=True) for one in group]
+    verdicts = iter(grader.grade_many(jobs))
+    return [
+        [Answer(task, one, next(verdicts)) for one in group] for task, group in zip(tasks, completions, strict=True)
+    ]
+
+
+def row_of(answer: Answer, *, step: int, group: int, sample: int, hint: HintLevel | str, prompt: str) -> RolloutRow:
+    """The row that records an answer; reward and advantage are left open."""
+    task, completion, verdict = answer.task, answer.completion, answer.verdict
+    patch, after = _patch_of(task, completion.text)
+    return RolloutRow(
+        step=step,
+        task_id=task.task_id,
+        problem=task.problem,
+        split=task.split.value,
+        group=group,
+        sample=sample,
+        hint=str(HintLevel(hint).value),
+        prompt=prompt,
+        prompt_ids=completion.prompt_ids,
+        token_ids=completion.token_ids,
+        logprobs=completion.logprobs,
+        text=completion.text,
+        finish_reason=completion.finish_reason.value,
+        outcome=verdict.outcome.value,
+        passed=verdict.passed,
+        score=verdict.score,
+        tests=tuple(
+            TestRecord(name=test.name, status=test.status.value, visible=test.visible, detail=test.detail)
+            for test in verdict.tests
+        ),
+        edit_error=verdict.edit_error,
+        tolerance=verdict.tolerance,
+        evidence=verdict.evidence,
+        wall_seconds=verdict.wall_seconds,
+        isolation=verdict.isolation,
+        patch=patch,
+        files_before=dict(task.files),
+        files_after=after,
+        operator=str(task.origin.detail.get("operator", "")),
+    )
+
+
+def _patch_of(task: Task, text: str) -> tuple[str | None, dict[str, str]]:
+    try:
+        patch = parse(text)
+        return str(patch), patch.apply(task.files)
+    except EditError:
+        return None, {}

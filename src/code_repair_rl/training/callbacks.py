@@ -1,0 +1,116 @@
+"""What happens beside the steps: telling the run's listener, and stopping when the time is up."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from transformers import TrainerCallback
+
+from code_repair_rl.runs import RunDir, RunListener
+
+STEP_SECONDS = "time/step_seconds"
+"""The metric that adds up to a run's training time, over kills and resumes."""
+
+
+VALIDATION = "validation/pass_rate"
+"""The metric that chooses the best weights."""
+
+
+class TellListener(TrainerCallback):  # type: ignore[misc]
+    """Passes the trainer's own figures on, under the run's names."""
+
+    def __init__(self, listener: RunListener, renamed: Mapping[str, str]) -> None:
+        self._listener = listener
+        self._renamed = renamed
+        self._begun = time.monotonic()
+        self._step_seconds = 0.0
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Start the clock of one optimiser step."""
+        self._begun = time.monotonic()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Stop it, before validation and checkpoints."""
+        self._step_seconds = time.monotonic() - self._begun
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, Any], **_: Any) -> None:
+        """Pass on the figures of one optimiser step, with its duration."""
+        if "loss" not in logs:  # the summary at the end
+            return
+        figures = {
+            self._renamed[name]: float(value)
+            for name, value in logs.items()
+            if name in self._renamed and value is not None and math.isfinite(float(value))
+        }
+        figures[STEP_SECONDS] = self._step_seconds
+        self._listener.on_metrics(state.global_step, figures)
+
+
+class TimeBudget(TrainerCallback):  # type: ignore[misc]
+    """Ends training after the step in which its minutes are used up; what earlier sessions used counts.
+
+    Only the steps count (sampling, grading, training), not validation and checkpoints beside them.
+    """
+
+    def __init__(self, run: RunDir, max_minutes: float | None) -> None:
+        self._run = run
+        self._budget_seconds = math.inf if max_minutes is None else 60 * max_minutes
+        self._used_seconds = 0.0
+        self._begun = time.monotonic()
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Add up what the steps before a resume took."""
+        self._used_seconds = training_seconds(self._run, until_step=state.global_step)
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Start the clock of one optimiser step."""
+        self._begun = time.monotonic()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Stop, with a checkpoint, when the budget is spent."""
+        self._used_seconds += time.monotonic() - self._begun
+        if self._used_seconds >= self._budget_seconds:
+            control.should_training_stop = True
+            control.should_save = True
+
+
+class Validate(TrainerCallback):  # type: ignore[misc]
+    """Measures the policy on the validation split, and keeps the best weights.
+
+    Args:
+        every: steps between measurements; the last step is always measured.
+        measure: gives the pass rate now, told the step, and reports it as `VALIDATION`.
+        keep: saves the weights as they are now.
+    """
+
+    def __init__(self, every: int, measure: Callable[[int], float], keep: Callable[[], object], run: RunDir) -> None:
+        self._every = every
+        self._measure = measure
+        self._keep = keep
+        self._best = max((row.values.get(VALIDATION, -1.0) for row in run.metrics()), default=-1.0)
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Measure the model that training starts from."""
+        if state.global_step == 0:
+            self._now(0)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Measure at every `every`-th step and at the last."""
+        if state.global_step % self._every == 0 or state.global_step >= state.max_steps or control.should_training_stop:
+            self._now(state.global_step)
+
+    def _now(self, step: int) -> None:
+        found = self._measure(step)
+        if found >= self._best:  # of equals the later one: it has seen more
+            self._best = found
+            self._keep()
+
+
+def training_seconds(run: RunDir, until_step: int | None = None) -> float:
+    """How long a run's recorded optimiser steps took together, sampling and grading included."""
+    return sum(
+        row.values.get(STEP_SECONDS, 0.0) for row in run.metrics() if until_step is None or row.step <= until_step
+    )

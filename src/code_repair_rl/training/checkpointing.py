@@ -1,0 +1,57 @@
+"""Checkpoints of a TRL trainer, made atomic: written aside, then adopted by the run directory with a manifest."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from transformers import Trainer
+
+from code_repair_rl.home import require_free_space
+from code_repair_rl.runs import RunDir, RunListener
+
+KEPT_CHECKPOINTS = 2
+"""The newest ones stay, in case the very newest is damaged."""
+
+_BYTES_PER_PARAMETER = 12
+"""An fp32 weight and Adam's two fp32 moments."""
+
+
+class AtomicCheckpoints(Trainer):  # type: ignore[misc]
+    """A `Trainer` whose checkpoints are steps of a `RunDir`; mix it in before TRL's trainer.
+
+    Attributes:
+        run: where checkpoints go.
+        listener: told of the phase.
+    """
+
+    run: RunDir
+    listener: RunListener
+    _writing_to: Path | None = None
+
+    def extra_state(self) -> dict[str, str]:
+        """Further files of a checkpoint, name to text."""
+        return {}
+
+    def _get_output_dir(self, trial: Any) -> str:
+        return str(self._writing_to or super()._get_output_dir(trial))
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """Override of TRL's (which also writes a model card into the run, whole checkpoint or not)."""
+        step = self.state.global_step
+        self.listener.on_phase(step, "checkpoint")
+        parameters = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
+        require_free_space(self.run.path, _BYTES_PER_PARAMETER * parameters, f"the checkpoint of step {step}")
+        self._writing_to = Path(tempfile.mkdtemp(prefix=".checkpoint.", dir=self.run.path))
+        try:
+            Trainer._save_checkpoint(self, model, trial)
+            folder = self._writing_to / f"checkpoint-{step}"
+            for name, text in self.extra_state().items():
+                (folder / name).write_text(text)
+            self.run.adopt_checkpoint(step, folder)
+            self.run.prune_checkpoints(KEPT_CHECKPOINTS)
+        finally:
+            shutil.rmtree(self._writing_to, ignore_errors=True)
+            self._writing_to = None

@@ -1,0 +1,51 @@
+"""From a recipe's sections to the arguments of TRL's trainers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from peft import LoraConfig
+
+from code_repair_rl.recipes import ModelSection
+from code_repair_rl.runs import RunDir
+
+
+def trainer_arguments(run: RunDir, model: ModelSection, *, seed: int, steps: int) -> dict[str, Any]:
+    """What SFT and GRPO have in common.
+
+    The rate is constant after its warm-up, so that a run that a time budget ends is a prefix of a longer one.
+    """
+    return {
+        "output_dir": str(run.path),
+        "max_steps": steps,
+        "seed": seed,
+        "use_cpu": not torch.cuda.is_available(),
+        "bf16": model.autocast == "bfloat16",
+        "fp16": False,
+        "activation_checkpointing": model.gradient_checkpointing,
+        "lr_scheduler_type": "constant_with_warmup",
+        "weight_decay": 0.0,
+        "optim": "adamw_torch",
+        "save_strategy": "steps",
+        "logging_steps": 1,
+        "logging_strategy": "steps",
+        "report_to": "none",
+        "disable_tqdm": True,
+        "dataloader_pin_memory": False,
+        "ignore_data_skip": False,
+    }
+
+
+def lora_config(model: ModelSection) -> LoraConfig | None:
+    """The adapter that the recipe asks for, if any."""
+    if model.lora is None:
+        return None
+    targets = model.lora.target_modules
+    return LoraConfig(
+        r=model.lora.rank,
+        lora_alpha=model.lora.alpha,
+        lora_dropout=model.lora.dropout,
+        target_modules=targets if isinstance(targets, str) else list(targets),
+        task_type="CAUSAL_LM",
+    )

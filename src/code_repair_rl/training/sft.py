@@ -1,0 +1,170 @@
+"""Supervised fine-tuning on oracle edits: the warm start, and the baseline that reinforcement has to beat.
+
+The loss is the mean negative log-likelihood of the answer's tokens; the prompt carries none.
+"""
+
+from __future__ import annotations
+
+import functools
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from trl import SFTConfig, SFTTrainer
+
+from code_repair_rl.errors import BadInput
+from code_repair_rl.home import built_atomically
+from code_repair_rl.recipes import ModelSection, SftSection
+from code_repair_rl.runs import RunDir, RunListener
+from code_repair_rl.tasks import Task
+from code_repair_rl.tasks.prompts import messages, oracle_answer
+from code_repair_rl.training.callbacks import TellListener, TimeBudget, Validate
+from code_repair_rl.training.checkpointing import AtomicCheckpoints
+from code_repair_rl.training.settings import lora_config, trainer_arguments
+
+_IGNORED = -100
+"""The label that torch's cross-entropy leaves out."""
+
+_METRICS = {
+    "loss": "train/loss",
+    "learning_rate": "train/learning_rate",
+    "grad_norm": "train/grad_norm",
+    "entropy": "train/entropy",
+    "mean_token_accuracy": "train/token_accuracy",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One training example as tokens."""
+
+    prompt_ids: tuple[int, ...]
+    answer_ids: tuple[int, ...]
+    """Ends with the end-of-turn token."""
+
+
+class RepairSFTTrainer(AtomicCheckpoints, SFTTrainer):  # type: ignore[misc]
+    """TRL's SFT trainer with atomic checkpoints."""
+
+
+def examples(tasks: Sequence[Task], encode: Any, tokenizer: PreTrainedTokenizerBase, hint: str) -> list[Example]:
+    """The tasks as prompts and oracle answers in tokens.
+
+    Args:
+        encode: messages to token ids, ready for the answer (an engine's `encode`).
+        hint: level of the prompt's hint.
+    """
+    return [
+        Example(
+            tuple(encode(messages(task, hint))),
+            (*tokenizer.encode(oracle_answer(task), add_special_tokens=False), int(tokenizer.eos_token_id)),
+        )
+        for task in tasks
+    ]
+
+
+def in_training_order(found: Sequence[Example], count: int, batch_size: int, seed: int) -> list[Example]:
+    """`count` examples, epoch after epoch, each shuffled by the seed; batches hold similar lengths to save padding.
+
+    Within a window of eight batches the examples are sorted by length and the batches shuffled, so that the order stays
+    close to random.
+    """
+    ordered: list[Example] = []
+    epoch = 0
+    while len(ordered) < count:
+        rng = random.Random(f"{seed}/{epoch}")
+        shuffled = rng.sample(list(found), len(found))
+        window = 8 * batch_size
+        for start in range(0, len(shuffled), window):
+            part = sorted(shuffled[start : start + window], key=lambda one: len(one.prompt_ids) + len(one.answer_ids))
+            batches = [part[at : at + batch_size] for at in range(0, len(part), batch_size)]
+            rng.shuffle(batches)
+            ordered += [one for batch in batches for one in batch]
+        epoch += 1
+    return ordered[:count]
+
+
+def train_sft(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    found: Sequence[Example],
+    *,
+    settings: SftSection,
+    model_settings: ModelSection,
+    seed: int,
+    run: RunDir,
+    listener: RunListener,
+    validate: Callable[[int], float] | None = None,
+    validate_every: int = 1,
+) -> Path:
+    """Fine-tune `model` in place on the examples, and leave the result in `run.path / "model"`.
+
+    Goes on from the run's last good checkpoint where there is one.
+
+    Args:
+        validate: the validation pass rate of the model as it is now, given the step; the result is then the best model
+            by it. None: the result is the last model.
+        validate_every: steps between validations.
+
+    Raises:
+        BadInput: no examples.
+    """
+    if not found:
+        raise BadInput("there is no example to train on", mend="build the task set, or raise tasks.limit")
+    steps = settings.steps
+    rows = in_training_order(found, steps * settings.batch_size, settings.batch_size, seed)
+    dataset = Dataset.from_list(
+        [
+            {
+                "input_ids": [*one.prompt_ids, *one.answer_ids],
+                "labels": [_IGNORED] * len(one.prompt_ids) + list(one.answer_ids),
+            }
+            for one in rows
+        ]
+    )
+    config = SFTConfig(
+        **trainer_arguments(run, model_settings, seed=seed, steps=steps),
+        per_device_train_batch_size=settings.micro_batch_size,
+        gradient_accumulation_steps=settings.batch_size // settings.micro_batch_size,
+        learning_rate=settings.learning_rate,
+        warmup_steps=settings.warmup_steps,
+        save_steps=settings.save_every,
+        train_sampling_strategy="sequential",
+        max_length=None,
+        shuffle_dataset=False,
+        dataset_kwargs={"skip_prepare_dataset": True},
+    )
+    trainer = RepairSFTTrainer(
+        model=model,
+        args=config,
+        train_dataset=dataset,
+        processing_class=tokenizer,
+        peft_config=lora_config(model_settings),
+        callbacks=[TellListener(listener, _METRICS), TimeBudget(run, settings.max_minutes)],
+    )
+    if validate is not None:
+        keep = functools.partial(save_model, trainer.model, tokenizer, run)
+        trainer.add_callback(Validate(validate_every, validate, keep, run))
+    trainer.run, trainer.listener = run, listener
+    checkpoint = run.latest_good_checkpoint()
+    listener.on_phase(checkpoint.step if checkpoint else 0, "train")
+    trainer.train(resume_from_checkpoint=str(checkpoint.path) if checkpoint else None)
+    return model_path(run) if validate is not None else save_model(trainer.model, tokenizer, run)
+
+
+def model_path(run: RunDir) -> Path:
+    """Where a run leaves its result."""
+    return run.path / "model"
+
+
+def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, run: RunDir) -> Path:
+    """Write the weights and the tokenizer to `run.path / "model"`, whole or not at all."""
+    destination = model_path(run)
+    with built_atomically(destination) as scratch:
+        model.save_pretrained(scratch)
+        tokenizer.save_pretrained(scratch)
+    return destination

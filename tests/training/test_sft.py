@@ -1,0 +1,83 @@
+"""Fine-tuning on oracle edits: the right tokens carry the loss, and a cut run goes on as if nothing had been."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from code_repair_rl.errors import BadInput
+from code_repair_rl.models import TINY_MODEL, load_model, load_tokenizer
+from code_repair_rl.recipes import LoraSection, ModelSection, SftSection
+from code_repair_rl.rollouts.local import LocalEngine
+from code_repair_rl.runs import CompositeListener, RunDir, RunRecorder
+from code_repair_rl.tasks import Task
+from code_repair_rl.training.sft import Example, examples, in_training_order, train_sft
+
+MODEL = ModelSection(name=TINY_MODEL, autocast="none")
+SETTINGS = SftSection(steps=4, batch_size=2, micro_batch_size=1, learning_rate=1e-3, warmup_steps=0, save_every=2)
+
+
+def trained(tasks: list[Task], folder: Path, settings: SftSection = SETTINGS, model: ModelSection = MODEL) -> RunDir:
+    policy, tokenizer = load_model(TINY_MODEL), load_tokenizer(TINY_MODEL)
+    found = examples(tasks, LocalEngine(policy, tokenizer).encode, tokenizer, "exact-line")
+    run = RunDir.create(folder, {"name": "test"}, resume=True)
+    listener = CompositeListener(RunRecorder())
+    listener.on_start(run, settings.steps)
+    train_sft(policy, tokenizer, found, settings=settings, model_settings=model, seed=0, run=run, listener=listener)
+    return run
+
+
+def weights(run: RunDir) -> dict[str, torch.Tensor]:
+    return load_model(run.path / "model").state_dict()
+
+
+def test_the_answer_carries_the_loss_and_ends_the_turn(tasks: list[Task]) -> None:
+    tokenizer = load_tokenizer(TINY_MODEL)
+    engine = LocalEngine(load_model(TINY_MODEL), tokenizer)
+    found = examples(tasks[:1], engine.encode, tokenizer, "exact-line")[0]
+    answer = tokenizer.decode(found.answer_ids)
+    assert answer.startswith("<<<<<<< SEARCH\n    return x - 1\n=======\n    return x + 1\n>>>>>>> REPLACE")
+    assert found.answer_ids[-1] == tokenizer.eos_token_id
+    assert "return x - 1" in tokenizer.decode(found.prompt_ids)
+
+
+def test_the_loss_falls_and_every_step_is_recorded(tasks: list[Task], tmp_path: Path) -> None:
+    run = trained(tasks, tmp_path / "run", SETTINGS.model_copy(update={"steps": 12}))
+    losses = [row.values["train/loss"] for row in run.metrics()]
+    assert len(losses) == 12
+    assert losses[-1] < losses[0]
+    assert all(row.values["time/step_seconds"] > 0 for row in run.metrics())
+    assert not list(run.path.glob(".checkpoint.*"))
+
+
+def test_a_run_that_was_killed_after_a_checkpoint_ends_with_the_same_weights(tasks: list[Task], tmp_path: Path) -> None:
+    whole = trained(tasks, tmp_path / "whole")
+    cut = tmp_path / "cut"
+    shutil.copytree(whole.path, cut)
+    shutil.rmtree(cut / "model")
+    shutil.rmtree(cut / "checkpoints" / "step-000004")
+    again = trained(tasks, cut)
+    assert all(torch.equal(one, weights(again)[name]) for name, one in weights(whole).items())
+
+
+def test_lora_leaves_an_adapter(tasks: list[Task], tmp_path: Path) -> None:
+    run = trained(tasks, tmp_path / "run", model=MODEL.model_copy(update={"lora": LoraSection(rank=2)}))
+    assert (run.path / "model" / "adapter_config.json").is_file()
+
+
+def test_no_examples_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="no example"):
+        trained([], tmp_path / "run")
+
+
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=12), st.integers(1, 30), st.integers(1, 4), st.integers(0, 3))
+def test_every_epoch_sees_every_example_once(lengths: list[int], count: int, batch_size: int, seed: int) -> None:
+    found = [Example((number,) * length, (0,)) for number, length in enumerate(lengths)]
+    ordered = in_training_order(found, count, batch_size, seed)
+    assert len(ordered) == count
+    for start in range(0, count - len(found) + 1, len(found)):
+        epoch = ordered[start : start + len(found)]
+        assert sorted(one.prompt_ids for one in epoch) == sorted(one.prompt_ids for one in found)
