@@ -24,11 +24,25 @@ def key_of(task: Task, files_after: Mapping[str, str], isolation: str) -> str:
     digest = hashlib.sha256(f"{GRADER_VERSION}\0{isolation}\0".encode())
     digest.update(task.tests.model_dump_json().encode() if task.tests is not None else b"")
     for tree in (task.files, task.oracle if isinstance(task.oracle, Mapping) else {}, files_after):
-        digest.update(b"\1")
-        for path in sorted(tree):
-            text = tree[path]
-            digest.update(f"{path}\0{'-' if text is None else len(text)}\0{text}".encode(errors="surrogatepass"))
+        _add_tree(digest, tree)
     return digest.hexdigest()
+
+
+def measure_key_of(task: Task, oracle: Mapping[str, str]) -> str:
+    """What the known-good answer's own run depends on: the tests and the tree after it, whatever the fault was.
+
+    Tasks that share both, as bugs in one function do, share the measure.
+    """
+    digest = hashlib.sha256(task.tests.model_dump_json().encode() if task.tests is not None else b"")
+    _add_tree(digest, oracle)
+    return digest.hexdigest()
+
+
+def _add_tree(digest: hashlib._Hash, tree: Mapping[str, str | None]) -> None:
+    digest.update(b"\1")
+    for path in sorted(tree):
+        text = tree[path]
+        digest.update(f"{path}\0{'-' if text is None else len(text)}\0{text}".encode(errors="surrogatepass"))
 
 
 class VerdictCache:

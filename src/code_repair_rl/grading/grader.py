@@ -14,7 +14,7 @@ from types import TracebackType
 
 from code_repair_rl.edits import EditError, Tolerance, parse
 from code_repair_rl.errors import BadInput, MachineryFailed
-from code_repair_rl.grading.cache import VerdictCache, key_of
+from code_repair_rl.grading.cache import VerdictCache, key_of, measure_key_of
 from code_repair_rl.grading.canary import canary_passes
 from code_repair_rl.grading.function_worker import FunctionWorker
 from code_repair_rl.grading.judge import Expectation, expectation, judge
@@ -173,7 +173,7 @@ class Grader:
             return _no_verdict(expected.why, self.isolation)
         if isinstance(expected, str):
             return _no_verdict(f"the task's own known-good answer does not pass: {expected}", self.isolation)
-        return self._checked(files_after, oracle, tests, expected, key_of(task, oracle, "") if is_oracle else None)
+        return self._checked(files_after, oracle, tests, expected, measure_key_of(task, oracle) if is_oracle else None)
 
     def _checked(
         self,
@@ -217,8 +217,8 @@ class Grader:
     def _expectation(
         self, task: Task, tests: FunctionTests, oracle: Mapping[str, str]
     ) -> Expectation | str | _NoVerdict:
-        """What the known-good answer does; found out once per task."""
-        key = key_of(task, oracle, "")
+        """What the known-good answer does; found out once for all tasks with the same tests and known-good tree."""
+        key = measure_key_of(task, oracle)
         known = self._expected.get(key)
         if known is None:
             verdict = self._checked(oracle, oracle, tests, None, key)
