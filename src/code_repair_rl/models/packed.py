@@ -1,0 +1,223 @@
+"""Packed forward passes: many token sequences laid end to end in one row, with an attention of one's own choosing.
+
+transformers' decoders keep everything except attention independent per token, and take attention from a registry. So
+one registered function, steered by a *layout* passed through `forward`, lets any such model compute several prompts
+and their completions without padding, without copies of the prompt's keys and without a custom kernel. Sampling
+(`rollouts`) and the training forward (`training.shared_prefix`) bring a layout each.
+
+What this does not do: sliding windows, attention sinks, soft-capped logits, and models that are not decoders with
+rotary (or learned absolute) positions. `why_not_packable` finds out by asking the model, not by its name.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+IMPLEMENTATION = "crrl_packed"
+"""Name under which the attention function is registered with transformers."""
+
+
+class NotPackable(Exception):  # noqa: N818 - caught by the callers, who then take the plain path
+    """This model's attention asks for something that packed passes cannot give."""
+
+
+class Layout(Protocol):
+    """Which tokens of a packed row attend to which."""
+
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float, dropout: float) -> Tensor:
+        """Attention of one layer.
+
+        Args:
+            layer: 0-based number of the decoder layer.
+            query: `(1, H, N, D)`, rotated.
+            key: `(1, K, N, D)`, rotated; `K` divides `H`.
+            value: `(1, K, N, D)`.
+            scaling: factor of the scores.
+            dropout: probability of dropping an attention weight.
+
+        Returns:
+            `(1, H, N, D)`.
+        """
+        ...
+
+
+class SequencesLayout:
+    """Independent sequences, each causal over itself."""
+
+    def __init__(self, lengths: Sequence[int]) -> None:
+        self.lengths = list(lengths)
+
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float, dropout: float) -> Tensor:
+        """See `Layout.attend`."""
+        parts = zip(*(torch.split(tensor, self.lengths, dim=2) for tensor in (query, key, value)), strict=True)
+        return torch.cat([causal_attention(q, k, v, scaling, dropout) for q, k, v in parts], dim=2)
+
+
+def causal_attention(query: Tensor, key: Tensor, value: Tensor, scaling: float, dropout: float) -> Tensor:
+    """Causal attention of `(1, H, S, D)` over `(1, K, S, D)`, heads sharing keys in consecutive groups of `H / K`."""
+    repeats = query.shape[1] // key.shape[1]
+    if repeats > 1:  # the CPU's flash kernel wants as many key heads as query heads
+        key, value = key.repeat_interleave(repeats, dim=1), value.repeat_interleave(repeats, dim=1)
+    return F.scaled_dot_product_attention(query, key, value, dropout_p=dropout, is_causal=True, scale=scaling)
+
+
+def _attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    packed_layout: Layout | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """The registered function: `(1, H, N, D)` in, `(1, N, H, D)` out, as transformers wants it."""
+    if packed_layout is None:
+        raise NotPackable(f"{type(module).__name__} does not pass keyword arguments on to its attention")
+    for refused in ("sliding_window", "softcap", "s_aux", "position_bias"):
+        if kwargs.get(refused) is not None:
+            raise NotPackable(f"{type(module).__name__} uses {refused}")
+    layer = getattr(module, "layer_idx", None)
+    if not isinstance(layer, int) or query.shape[0] != 1:
+        raise NotPackable(f"{type(module).__name__} is not an attention layer that packed passes know")
+    if query.dtype != value.dtype:  # under autocast the rotation leaves queries and keys in fp32
+        query, key = query.to(value.dtype), key.to(value.dtype)
+    scale = float(query.shape[-1] ** -0.5 if scaling is None else scaling)
+    return packed_layout.attend(layer, query, key, value, scale, dropout).transpose(1, 2).contiguous(), None
+
+
+@contextmanager
+def packed_attention(model: nn.Module) -> Iterator[None]:
+    """While the block runs, the model's attention is the packed one; afterwards what it was before.
+
+    No mask is built meanwhile: transformers builds none for implementations that registered no mask function.
+    """
+    from transformers import AttentionInterface
+
+    AttentionInterface.register(IMPLEMENTATION, _attention)
+    configs: dict[int, Any] = {}
+    for module in model.modules():
+        config: Any = getattr(module, "config", None)
+        if hasattr(config, "_attn_implementation_internal"):
+            configs[id(config)] = config
+    before = {number: config._attn_implementation_internal for number, config in configs.items()}
+    try:
+        for config in configs.values():
+            config._attn_implementation_internal = IMPLEMENTATION
+        yield
+    finally:
+        for number, config in configs.items():
+            config._attn_implementation_internal = before[number]
+
+
+def packed_forward(
+    model: nn.Module, layout: Layout, token_ids: Tensor, position_ids: Tensor, keep: Tensor | None = None
+) -> Tensor:
+    """One forward pass over a packed row; call it inside `packed_attention`.
+
+    Args:
+        model: a causal language model, possibly wrapped (PEFT, DDP).
+        layout: who attends to whom.
+        token_ids: `(N,)`.
+        position_ids: `(N,)`, each token's position in its own sequence.
+        keep: `(M,)`, the packed places whose output is wanted; None for all.
+
+    Returns:
+        What the language-model head gives, `(M, V)` logits unless the head was replaced.
+    """
+    extra = {} if keep is None else {"logits_to_keep": keep}
+    output = model(
+        input_ids=token_ids.unsqueeze(0),
+        position_ids=position_ids.unsqueeze(0),
+        use_cache=False,
+        packed_layout=layout,
+        **extra,
+    )
+    logits: Tensor = output.logits
+    return logits.squeeze(0)
+
+
+@contextmanager
+def replaced_head(model: nn.Module, forward: Callable[[Callable[[Tensor], Tensor], Tensor], Tensor]) -> Iterator[None]:
+    """While the block runs, the language-model head computes `forward(own_forward, hidden)` instead.
+
+    Staying inside the model's own forward keeps the hooks of DDP and ZeRO right.
+    """
+    head: Any = unwrapped(model).get_output_embeddings()
+    own = head.forward
+    had_one = "forward" in vars(head)
+    head.forward = lambda hidden: forward(own, hidden)
+    try:
+        yield
+    finally:
+        if had_one:
+            head.forward = own
+        else:
+            del head.forward
+
+
+def unwrapped(model: nn.Module) -> PreTrainedModel:
+    """The causal language model inside DDP, ZeRO or FSDP wrappers (a PEFT model stays one)."""
+    inner: Any = model
+    while isinstance(getattr(inner, "module", None), nn.Module):
+        inner = inner.module
+    return inner
+
+
+_verdicts: weakref.WeakKeyDictionary[nn.Module, str | None] = weakref.WeakKeyDictionary()
+
+
+def why_not_packable(model: nn.Module) -> str | None:
+    """Why packed passes cannot serve this model, or None if they can.
+
+    Found by running two short sequences packed and plain and comparing the logits, once per model object (two tiny
+    forward passes), so that an architecture we never saw is either right or refused.
+    """
+    inner = unwrapped(model)
+    if inner not in _verdicts:
+        _verdicts[inner] = _try_packing(inner)
+    return _verdicts[inner]
+
+
+def _try_packing(model: PreTrainedModel) -> str | None:
+    config = model.config
+    if (window := getattr(config, "sliding_window", None)) and getattr(config, "use_sliding_window", True):
+        return f"it attends through a sliding window of {window} tokens"
+    if getattr(config, "is_encoder_decoder", False):
+        return "it is an encoder-decoder"
+    device = model.get_input_embeddings().weight.device
+    vocabulary = config.get_text_config().vocab_size
+    generator = torch.Generator().manual_seed(0)
+    sequences = [torch.randint(vocabulary, (length,), generator=generator).to(device) for length in (7, 5)]
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            plain = torch.cat([model(input_ids=ids.unsqueeze(0), use_cache=False).logits[0] for ids in sequences])
+            positions = torch.cat([torch.arange(len(ids), device=device) for ids in sequences])
+            with packed_attention(model):
+                layout = SequencesLayout([len(ids) for ids in sequences])
+                packed = packed_forward(model, layout, torch.cat(sequences), positions)
+    except (NotPackable, TypeError, ValueError, RuntimeError, AttributeError) as error:
+        return f"a packed pass fails on it ({(str(error) or type(error).__name__).splitlines()[0]})"
+    finally:
+        model.train(was_training)
+    gap = float((packed.float() - plain.float()).abs().max())
+    # Rounding differs by the order of sums only; another attention pattern moves logits by a good part of their size.
+    tolerance = (1e-3 if plain.dtype == torch.float32 and not torch.is_autocast_enabled("cpu") else 5e-2) * float(
+        plain.float().abs().max()
+    )
+    if not gap <= tolerance:
+        return f"packed and plain logits differ by {gap:.2g}"
+    return None
