@@ -33,6 +33,7 @@ def fix(
     root: Path = typer.Option(Path(), "--root", help="The project's folder; a copy of it is what the tests run in."),
     samples: int = typer.Option(96, "--samples", min=1, help="Answers to sample at most."),
     temperature: float = typer.Option(0.8, "--temperature", min=0.0, max=2.0, help="0 is greedy."),
+    max_new_tokens: int = typer.Option(192, "--max-new-tokens", min=1, help="Longest answer."),
     description: str = typer.Option("", "--description", help="What the code should do; default: its docstring."),
     hint_lines: str = typer.Option("", "--hint-lines", help="Suspicious lines: '12,13', or 'a.py:12,b.py:7'."),
     timeout: float = typer.Option(60.0, "--timeout", min=1.0, help="Seconds that one run of the tests may take."),
@@ -71,7 +72,8 @@ def fix(
         say.print(f"suspicious: {_places(suspects)}")
         with say.status(f"loading {model}") if say.is_terminal else nullcontext():
             engine = _engine(model)
-        search = Search(samples, Sampling(temperature=temperature, seed=seed), description, timeout)
+        sampling = Sampling(temperature=temperature, max_new_tokens=max_new_tokens, seed=seed)
+        search = Search(samples, sampling, description, timeout)
         with say.status("sampling") as status:
             found, tally = repair(
                 project,
@@ -129,6 +131,9 @@ def _read(file: Path, root: Path) -> _Source:
         raise BadInput(f"the file is not UTF-8 text ({error.reason})", where=str(file)) from error
     if not raw.strip():
         raise BadInput("the file is empty: there is nothing to repair", where=str(file))
+    if b"\r" in raw.replace(b"\r\n", b""):
+        mend = "write line feeds: Python counts a lone carriage return as a line, and most editors do not"
+        raise BadInput("the file has lone carriage returns", where=str(file), mend=mend)
     crlf = b"\r\n" in raw and raw.count(b"\r\n") == raw.count(b"\n")
     return _Source(resolved, resolved.relative_to(folder).as_posix(), raw, crlf)
 

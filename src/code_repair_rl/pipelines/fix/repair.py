@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from itertools import islice
+from typing import Protocol
 
 from code_repair_rl.edits import EditError, Tolerance, parse
-from code_repair_rl.pipelines.fix.project import Project
 from code_repair_rl.pipelines.fix.regions import Region, region_around
 from code_repair_rl.pipelines.fix.suspects import Suspect
 from code_repair_rl.rollouts import Engine, Sampling
-from code_repair_rl.sandbox import Cause
+from code_repair_rl.sandbox import Cause, JobResult
 from code_repair_rl.tasks import HintLevel, Hints, Kind, Line, Origin, Split, Task
 from code_repair_rl.tasks.prompts import messages
 
@@ -22,7 +22,17 @@ _BATCH = 32
 """Completions sampled at once: small enough to stop early, large enough to keep a processor busy."""
 _MOST_PER_PLACE = 8
 """Completions for one place before the next one has its turn; after the last the first comes again."""
+_LEAST_SECONDS = 10.0
+"""Every test run gets this and five times what the failing one took: a busy machine must not lose a repair."""
 _UNTOLD = "Make the failing tests pass."
+
+
+class Runs(Protocol):
+    """What runs the deciding command for changed files: `Project`."""
+
+    def run(self, changed: Mapping[str, str], *, wall_seconds: float) -> JobResult:
+        """Run it with `changed` (path to text) laid over the project."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +86,7 @@ class Candidate:
 
 
 def repair(
-    project: Project,
+    project: Runs,
     engine: Engine,
     sources: Mapping[str, str],
     suspects: Sequence[Suspect],
@@ -104,7 +114,7 @@ def repair(
     """
     tally = Tally()
     seen: set[tuple[str, str]] = set()
-    limit = min(search.wall_seconds, 5.0 + 5.0 * failing_seconds)
+    limit = min(search.wall_seconds, _LEAST_SECONDS + 5.0 * failing_seconds)
     for number, batch in enumerate(_batches(suspects, search.samples)):
         sampling = replace(search.sampling, seed=search.sampling.seed + number)
         candidates = []
@@ -213,7 +223,7 @@ def _is_valid(path: str, text: str) -> bool:
 
 
 def _first_passing(
-    project: Project,
+    project: Runs,
     sources: Mapping[str, str],
     candidates: list[Candidate],
     limit: float,

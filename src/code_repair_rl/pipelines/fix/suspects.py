@@ -115,7 +115,11 @@ def _rank(node: ast.stmt) -> int | None:
     if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
         return None  # a docstring, or three dots
     computing = ast.Compare | ast.BinOp | ast.BoolOp | ast.UnaryOp | ast.Subscript
-    return 0 if isinstance(node, ast.AugAssign) or any(isinstance(part, computing) for part in _own_expressions(node)) else 1
+    return (
+        0
+        if isinstance(node, ast.AugAssign) or any(isinstance(part, computing) for part in _own_expressions(node))
+        else 1
+    )
 
 
 def _own_expressions(node: ast.stmt) -> Iterable[ast.AST]:
