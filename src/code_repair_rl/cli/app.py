@@ -35,9 +35,10 @@ def _options(
 
 def _commands() -> None:
     """Let every command module add its commands."""
-    from code_repair_rl.cli import doctor, fix, model
+    from code_repair_rl.cli import doctor, fix, model, tasks
 
     model.add_to(app)
+    tasks.add_to(app)
     doctor.add_to(app)
     fix.add_to(app)
 

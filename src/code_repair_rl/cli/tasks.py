@@ -1,0 +1,205 @@
+"""`crrl tasks`: make, look at and check tasks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from code_repair_rl.errors import BadInput
+
+if TYPE_CHECKING:
+    from code_repair_rl.synthesis import BuildReport
+    from code_repair_rl.synthesis.sets import Progress as Report
+
+tasks_app = typer.Typer(name="tasks", help="Make, look at and check tasks.", no_args_is_help=True)
+
+_NAME = typer.Argument(help="The name of a built set, or the path of a JSON Lines file.", metavar="NAME_OR_PATH")
+_JSON = typer.Option(False, "--json", help="Print JSON for scripts.")
+_BACKEND = typer.Option("auto", "--backend", help="The sandbox that runs the code.")
+_WORKERS = typer.Option(2, "--workers", min=1, help="Jobs at once.")
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the `tasks` group to the application."""
+    app.add_typer(tasks_app)
+
+
+@tasks_app.command("build")
+def build(
+    name: str = typer.Argument(help="The set to build; `crrl tasks list` shows all."),
+    seed: int = typer.Option(0, "--seed", help="The same seed gives the same file, byte for byte."),
+    limit: int | None = typer.Option(None, "--limit", help="Only the first so many tasks."),
+    out: Path | None = typer.Option(None, "--out", help="Write this file instead of the named set.", dir_okay=False),
+    fresh: bool = typer.Option(False, "--fresh", help="Build although it is there."),
+    backend: str = _BACKEND,
+    workers: int = _WORKERS,
+    as_json: bool = _JSON,
+) -> None:
+    """Build a task set: every task of it has a known-good answer that passes and fails when nothing is done."""
+    from code_repair_rl.synthesis import build_set
+
+    with _progress() as report:
+        built = build_set(
+            name, seed=seed, limit=limit, out=out, fresh=fresh, backend=backend, workers=workers, progress=report
+        )
+    if as_json:
+        typer.echo(json.dumps(_report_as_json(built)))
+        return
+    took = "was built before" if built.was_there else f"{built.wall_seconds:.0f} s"
+    console = Console()
+    console.print(f"{built.name}: {built.tasks} tasks ({took})", highlight=False)
+    console.print(str(built.path), style="dim", highlight=False, soft_wrap=True)
+    for reason, count in built.quarantined.items():
+        console.print(f"  quarantined {count}: {reason}", markup=False, highlight=False)
+    if built.unusable:
+        console.print(f"  {len(built.unusable)} problems gave no task (see --json)", highlight=False)
+
+
+@tasks_app.command("list")
+def list_sets(as_json: bool = _JSON) -> None:
+    """Show the sets that can be built, and those that are."""
+    from code_repair_rl.home import home
+    from code_repair_rl.synthesis import SETS, build_info
+
+    rows = []
+    for info in SETS.values():
+        record = build_info(info.name)
+        tasks = record["tasks"] if record else None
+        rows.append({"name": info.name, "tasks": tasks, "licence": info.licence, "summary": info.summary})
+    known = {f"{name}.jsonl" for name in SETS}
+    others = [path for path in sorted((home() / "tasks").glob("*.jsonl")) if path.name not in known]
+    for path in others:
+        if not path.name.endswith(".quarantine.jsonl"):
+            count = sum(1 for line in path.read_bytes().splitlines() if line.strip())
+            rows.append({"name": path.stem, "tasks": count, "licence": "see its tasks", "summary": str(path)})
+    if as_json:
+        typer.echo(json.dumps(rows))
+        return
+    table = Table("name", "tasks", "licence", "what it is")
+    for row in rows:
+        built = str(row["tasks"]) if row["tasks"] is not None else "not built"
+        table.add_row(str(row["name"]), built, str(row["licence"]), str(row["summary"]))
+    Console().print(table)
+
+
+@tasks_app.command("show")
+def show(
+    name: str = _NAME,
+    task_id: str | None = typer.Argument(None, help="The task's id, or the beginning of it; the first one if absent."),
+    hint: str | None = typer.Option(None, "--prompt", help="Show the prompt at this hint level, as a model reads it."),
+    as_json: bool = _JSON,
+) -> None:
+    """Show one task as a person would want to read it."""
+    from code_repair_rl.cli.task_view import print_prompt, print_task
+    from code_repair_rl.tasks import HintLevel, load_tasks
+
+    if hint is not None and hint not in set(HintLevel):
+        raise BadInput(f"there is no hint level {hint!r}", where="--prompt", mend=f"use one of {', '.join(HintLevel)}")
+    tasks = load_tasks(name)
+    found = [task for task in tasks if task_id is None or task.task_id.startswith(task_id)]
+    if not found:
+        raise BadInput(f"no task begins with {task_id!r}", where=name, mend="see the ids with `crrl tasks stats --ids`")
+    task = next((one for one in found if one.task_id == task_id), found[0])
+    if as_json:
+        typer.echo(task.model_dump_json())
+    elif hint is not None:
+        print_prompt(Console(), task, HintLevel(hint))
+    else:
+        print_task(Console(), task)
+
+
+@tasks_app.command("validate")
+def validate_tasks(
+    name: str = _NAME,
+    limit: int | None = typer.Option(None, "--limit", help="Only the first so many tasks."),
+    repeat: int = typer.Option(1, "--repeat", min=1, help="Run everything so many times; finds flaky tests."),
+    quarantine: bool = typer.Option(False, "--quarantine", help="Move what does not hold out of the file."),
+    backend: str = _BACKEND,
+    workers: int = _WORKERS,
+    as_json: bool = _JSON,
+) -> None:
+    """Check every task: its known-good answer passes, the unchanged code fails. Exit code 1 where one does not hold."""
+    from code_repair_rl.grading import Grader
+    from code_repair_rl.synthesis import quarantine_of, validate, write_quarantine
+    from code_repair_rl.tasks import load_tasks, task_file, write_tasks
+
+    if quarantine and limit is not None:
+        raise BadInput("--quarantine would drop what --limit leaves out", mend="use one of the two")
+    path = task_file(name)
+    tasks = load_tasks(path, limit=limit)
+    with _progress() as report, Grader(backend=backend, workers=workers) as grader:
+        done = 0
+
+        def on_done(more: int) -> None:
+            nonlocal done
+            done += more
+            report("validating", done, len(tasks))
+
+        kept, bad = validate(tasks, grader, repeat=repeat, workers=workers, on_done=on_done)
+    if quarantine and bad:
+        write_quarantine(quarantine_of(path), bad)
+        write_tasks(path, kept)
+    if as_json:
+        refused = [{"task_id": item.task.task_id, "reason": item.reason} for item in bad]
+        typer.echo(json.dumps({"kept": len(kept), "refused": refused, "quarantined": quarantine and bool(bad)}))
+    else:
+        console = Console()
+        console.print(f"{len(kept)} of {len(tasks)} tasks hold", highlight=False)
+        if bad:
+            table = Table("task", "reason")
+            for item in bad:
+                table.add_row(item.task.task_id, item.reason)
+            console.print(table, markup=False)
+    if bad:
+        raise typer.Exit(1)
+
+
+@tasks_app.command("stats")
+def stats(
+    name: str = _NAME,
+    ids: bool = typer.Option(False, "--ids", help="List every task's id instead."),
+    as_json: bool = _JSON,
+) -> None:
+    """Count tasks by split, kind and origin; lengths; hints and how often they name the faulty line."""
+    from code_repair_rl.cli.task_view import print_statistics
+    from code_repair_rl.synthesis.statistics import statistics_of
+    from code_repair_rl.tasks import load_tasks
+
+    tasks = load_tasks(name)
+    if ids:
+        typer.echo(json.dumps([task.task_id for task in tasks]) if as_json else "\n".join(t.task_id for t in tasks))
+        return
+    found = statistics_of(tasks)
+    if as_json:
+        typer.echo(json.dumps(found.as_json()))
+        return
+    print_statistics(Console(), found)
+
+
+def _report_as_json(built: BuildReport) -> dict[str, object]:
+    from dataclasses import asdict
+
+    return {**asdict(built), "path": str(built.path)}
+
+
+@contextmanager
+def _progress() -> Iterator[Report]:
+    """A bar on standard error for each step that is reported."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bars:
+        begun: dict[str, TaskID] = {}
+
+        def report(step: str, done: int, total: int) -> None:
+            if step not in begun:
+                begun[step] = bars.add_task(step, total=total)
+            bars.update(begun[step], completed=done, total=total)
+
+        yield report
