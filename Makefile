@@ -50,4 +50,4 @@ $(STAMP): pyproject.toml constraints.txt scripts/set_up.sh
 
 # What tests need beyond the installation, fetched here so that they themselves need no network.
 fetched: $(STAMP)
-	$(BIN)/crrl model fetch
+	@$(BIN)/python scripts/fetch_test_data.py

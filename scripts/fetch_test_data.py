@@ -1,0 +1,8 @@
+"""Fetch what the tests need beyond the installation, so that they themselves need no network. Fast when it is there."""
+
+from code_repair_rl.models import fetch_embedded_model
+from code_repair_rl.synthesis.humaneval import humaneval_problems
+
+if __name__ == "__main__":
+    print(f"embedded model: {fetch_embedded_model()}")
+    print(f"HumanEval: {len(humaneval_problems())} problems")
