@@ -1,0 +1,306 @@
+"""Log-probabilities of completions with gradients, each distinct prompt computed once: the shared-prefix forward.
+
+In code repair a prompt is long, its answers are short, and a group of answers shares its prompt. The plain way pads
+and computes the prompt again for every answer. Here prompts and completions lie end to end in one packed row
+(`models.packed`); a completion's tokens attend to the one copy of their prompt's keys and to themselves. Gradients of
+all completions flow into the prompt's activations and from there backward once. The result is that of the plain way,
+up to the order of sums.
+
+It is one call of the model's own forward, so that hooks of DDP and ZeRO fire once; no logits exist for prompt tokens
+but the last (it predicts the first completion token), and logits are computed in chunks, again in the backward pass,
+so that the whole vocabulary is never kept for all tokens. Where a model cannot be packed, `completion_logprobs` takes
+the plain way and says so once.
+"""
+
+from __future__ import annotations
+
+import logging
+import weakref
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from code_repair_rl.models.packed import (
+    causal_attention,
+    packed_attention,
+    packed_forward,
+    replaced_head,
+    unwrapped,
+    why_not_packable,
+)
+
+_log = logging.getLogger(__name__)
+
+HEAD_CHUNK = 512
+"""Completion tokens whose logits exist at a time: 100 MB in fp32 for 49,152 tokens of vocabulary."""
+
+_LEAST_BLOCK = 128
+"""Completion tokens that attend together, at least: below this, calls cost more than masked-out work."""
+
+
+@dataclass(frozen=True, slots=True)
+class CompletionLogprobs:
+    """What `completion_logprobs` finds. B completions in the order given, T the longest (or the width asked for)."""
+
+    logprobs: Tensor
+    """`(B, T)` float32, after temperature, with gradients; 0 where there is no token."""
+    mask: Tensor
+    """`(B, T)` bool: where there is a token."""
+    entropy: Tensor | None
+    """`(B, T)` float32 in nats, without gradients, of the distribution each token was drawn from; None unless asked."""
+
+
+def completion_logprobs(
+    model: nn.Module,
+    prompts: Sequence[Sequence[int]],
+    groups: Sequence[Sequence[Sequence[int]]],
+    *,
+    temperature: float = 1.0,
+    with_entropy: bool = False,
+    width: int | None = None,
+) -> CompletionLogprobs:
+    """Log-probabilities of the tokens of completions, each prompt computed once.
+
+    Args:
+        model: a causal language model, possibly wrapped (PEFT, DDP); under `torch.autocast` if the caller says so.
+        prompts: token ids, none empty.
+        groups: for each prompt the token ids of its completions, unpadded (padding would be computed like text).
+        temperature: logits are divided by it.
+        with_entropy: also compute the entropies.
+        width: pad the result to so many columns (at least the longest completion).
+    """
+    reason = _why_plain(model)
+    if reason is not None:
+        _say_once(model, reason)
+        return plain_logprobs(model, prompts, groups, temperature=temperature, with_entropy=with_entropy, width=width)
+    packed = _Packed(prompts, groups, _device(model))
+    head = _ChunkedHead(packed.targets, temperature, with_entropy)
+    with packed_attention(model), replaced_head(model, head):
+        found = packed_forward(model, packed.layout(), packed.token_ids, packed.position_ids, keep=packed.keep)
+    return _unpacked(found, groups, width)
+
+
+def plain_logprobs(
+    model: nn.Module,
+    prompts: Sequence[Sequence[int]],
+    groups: Sequence[Sequence[Sequence[int]]],
+    *,
+    temperature: float = 1.0,
+    with_entropy: bool = False,
+    width: int | None = None,
+) -> CompletionLogprobs:
+    """As `completion_logprobs`, the plain way: one padded row per completion, the prompt computed in each.
+
+    The reference that the shared-prefix way is held against, and its fallback. The logits are chunked here, too.
+    """
+    device = _device(model)
+    rows = [(list(prompt), list(answer)) for prompt, group in zip(prompts, groups, strict=True) for answer in group]
+    longest_prompt = max(len(prompt) for prompt, _ in rows)
+    longest = max(len(answer) for _, answer in rows)
+    ids = torch.zeros(len(rows), longest_prompt + longest, dtype=torch.long)
+    seen = torch.zeros_like(ids)
+    places, targets = [], []
+    for number, (prompt, answer) in enumerate(rows):
+        start = longest_prompt - len(prompt)  # prompts end where completions begin, as trainers lay them out
+        stop = longest_prompt + len(answer)
+        ids[number, start:stop] = torch.tensor(prompt + answer)
+        seen[number, start:stop] = 1
+        places += [(number, place) for place in range(longest_prompt - 1, stop - 1)]
+        targets += answer
+    where = torch.tensor(places, device=device).view(-1, 2)
+    head = _ChunkedHead(torch.tensor(targets, device=device, dtype=torch.long), temperature, with_entropy)
+
+    def at_completions(own: Callable[[Tensor], Tensor], hidden: Tensor) -> Tensor:
+        return head(own, hidden[where[:, 0], where[:, 1]].unsqueeze(0))
+
+    seen = seen.to(device)
+    with replaced_head(model, at_completions):
+        output = model(
+            input_ids=ids.to(device),
+            attention_mask=seen,
+            position_ids=(seen.cumsum(1) - 1).clamp(min=0),
+            use_cache=False,
+        )
+    return _unpacked(output.logits.squeeze(0), groups, width)
+
+
+class _SharedPrefixLayout:
+    """Prompts causal over themselves; completions over their prompt and themselves.
+
+    The packed row is prompt, its completions, next prompt, its completions … Completions of a prompt attend in blocks
+    of several, under a mask that keeps them apart: few large attention calls instead of many small ones, with nothing
+    of the scores kept for the backward pass.
+    """
+
+    def __init__(self, prompt_lengths: Sequence[int], group_lengths: Sequence[Sequence[int]], device: torch.device):
+        self.sizes: list[int] = []
+        """Packed row as consecutive parts: a prompt, then its blocks."""
+        self.blocks_of: list[list[list[int]]] = []
+        """Per prompt, per block: the lengths of its completions."""
+        self._masks: dict[tuple[int, tuple[int, ...]], Tensor] = {}
+        self._device = device
+        for prompt_length, lengths in zip(prompt_lengths, group_lengths, strict=True):
+            blocks = _blocks(lengths, max(prompt_length, _LEAST_BLOCK))
+            self.sizes += [prompt_length, *(sum(block) for block in blocks)]
+            self.blocks_of.append(blocks)
+
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float, dropout: float) -> Tensor:
+        """See `Layout.attend`."""
+        # One split per tensor: its backward is one concatenation, where slices would each write a full-size gradient.
+        parts = iter(zip(*(torch.split(tensor, self.sizes, dim=2) for tensor in (query, key, value)), strict=True))
+        mixed = []
+        for blocks in self.blocks_of:
+            q, prompt_key, prompt_value = next(parts)
+            mixed.append(causal_attention(q, prompt_key, prompt_value, scaling, dropout))
+            for block in blocks:
+                q, k, v = next(parts)
+                keys, values = torch.cat([prompt_key, k], dim=2), torch.cat([prompt_value, v], dim=2)
+                mask = self._mask(prompt_key.shape[2], tuple(block), q.shape[1] // k.shape[1], q.dtype)
+                mixed.append(_attend_block(q, keys, values, mask, scaling, dropout))
+        return torch.cat(mixed, dim=2)
+
+    def _mask(self, prompt_length: int, block: tuple[int, ...], repeats: int, dtype: torch.dtype) -> Tensor:
+        """Additive `(1, 1, repeats * S, P + S)`, made once per forward for all layers."""
+        found = self._masks.get((prompt_length, block))
+        if found is None:
+            lengths = torch.tensor(block, device=self._device)
+            owner = torch.repeat_interleave(torch.arange(len(block), device=self._device), lengths)
+            place = torch.arange(len(owner), device=self._device)
+            allowed = (owner[:, None] == owner[None, :]) & (place[:, None] >= place[None, :])
+            allowed = F.pad(allowed, (prompt_length, 0), value=True)
+            additive = torch.zeros(allowed.shape, dtype=dtype, device=self._device)
+            additive.masked_fill_(~allowed, float("-inf"))
+            found = additive.repeat(repeats, 1)[None, None]
+            self._masks[prompt_length, block] = found
+        return found
+
+
+def _attend_block(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scaling: float, dropout: float) -> Tensor:
+    """Masked attention of `(1, H, S, D)` over `(1, K, P + S, D)`.
+
+    The queries that share a key head are laid one after another, so that keys need not be repeated.
+    """
+    _, heads, tokens, size = query.shape
+    folded = query.reshape(1, key.shape[1], heads // key.shape[1] * tokens, size)
+    mixed = F.scaled_dot_product_attention(folded, key, value, attn_mask=mask, dropout_p=dropout, scale=scaling)
+    return mixed.reshape(1, heads, tokens, size)
+
+
+def _blocks(lengths: Sequence[int], most: int) -> list[list[int]]:
+    """Consecutive completions in blocks of at most `most` tokens (at least one completion each); empty ones go."""
+    blocks: list[list[int]] = []
+    for length in lengths:
+        if length == 0:
+            continue
+        if blocks and sum(blocks[-1]) + length <= most:
+            blocks[-1].append(length)
+        else:
+            blocks.append([length])
+    return blocks
+
+
+class _Packed:
+    """The packed row of a batch. A completion's last token predicts nothing we want, so it is left out.
+
+    `token_ids`, `position_ids` are `(N,)`; `keep` `(M,)` are the places whose output predicts the M completion tokens
+    `targets`, completion after completion.
+    """
+
+    def __init__(
+        self, prompts: Sequence[Sequence[int]], groups: Sequence[Sequence[Sequence[int]]], device: torch.device
+    ) -> None:
+        tokens: list[int] = []
+        positions: list[int] = []
+        keep: list[int] = []
+        targets: list[int] = []
+        self._prompt_lengths = [len(prompt) for prompt in prompts]
+        self._group_lengths = [[max(len(answer) - 1, 0) for answer in group] for group in groups]
+        self._device = device
+        for prompt, group in zip(prompts, groups, strict=True):
+            tokens += prompt
+            positions += range(len(prompt))
+            last_of_prompt = len(tokens) - 1
+            for answer in group:
+                if not answer:
+                    continue
+                keep += [last_of_prompt, *range(len(tokens), len(tokens) + len(answer) - 1)]
+                targets += answer
+                tokens += answer[:-1]
+                positions += range(len(prompt), len(prompt) + len(answer) - 1)
+        self.token_ids = torch.tensor(tokens, device=device)
+        self.position_ids = torch.tensor(positions, device=device)
+        self.keep = torch.tensor(keep, device=device, dtype=torch.long)
+        self.targets = torch.tensor(targets, device=device, dtype=torch.long)
+
+    def layout(self) -> _SharedPrefixLayout:
+        return _SharedPrefixLayout(self._prompt_lengths, self._group_lengths, self._device)
+
+
+class _ChunkedHead:
+    """Stands in for the language-model head: `(1, M, hidden)` to `(1, M, 1 or 2)`, log-probability and entropy."""
+
+    def __init__(self, targets: Tensor, temperature: float, with_entropy: bool) -> None:
+        self.targets = targets
+        self.temperature = temperature
+        self.with_entropy = with_entropy
+
+    def __call__(self, own: Callable[[Tensor], Tensor], hidden: Tensor) -> Tensor:
+        chunks = zip(torch.split(hidden[0], HEAD_CHUNK), torch.split(self.targets, HEAD_CHUNK), strict=True)
+        found = [
+            checkpoint(self._chunk, own, piece, targets, use_reentrant=False)
+            if torch.is_grad_enabled()
+            else self._chunk(own, piece, targets)
+            for piece, targets in chunks
+        ]
+        return torch.cat(found).unsqueeze(0)
+
+    def _chunk(self, own: Callable[[Tensor], Tensor], hidden: Tensor, targets: Tensor) -> Tensor:
+        logits = own(hidden).float()
+        if self.temperature != 1.0:
+            logits = logits / self.temperature
+        norm = torch.logsumexp(logits, dim=-1)
+        logprobs = logits.gather(1, targets.unsqueeze(1)).squeeze(1) - norm
+        if not self.with_entropy:
+            return logprobs.unsqueeze(1)
+        with torch.no_grad():
+            shifted = logits.detach() - norm.detach().unsqueeze(1)
+            entropy = -(shifted.exp() * shifted).sum(dim=-1)
+        return torch.stack([logprobs, entropy], dim=1)
+
+
+def _unpacked(found: Tensor, groups: Sequence[Sequence[Sequence[int]]], width: int | None) -> CompletionLogprobs:
+    """`(M, 1 or 2)` values, completion after completion, to rows."""
+    lengths = torch.tensor([len(answer) for group in groups for answer in group], device=found.device)
+    longest = int(lengths.max()) if width is None else width
+    mask = torch.arange(longest, device=found.device).unsqueeze(0) < lengths.unsqueeze(1)
+    # masked_scatter keeps gradients and fills row by row, which is the order of the values.
+    logprobs = torch.zeros(mask.shape, device=found.device).masked_scatter(mask, found[:, 0].float())
+    entropy = None
+    if found.shape[1] > 1:
+        entropy = torch.zeros(mask.shape, device=found.device).masked_scatter(mask, found[:, 1].detach().float())
+    return CompletionLogprobs(logprobs, mask, entropy)
+
+
+_spoken: weakref.WeakSet[nn.Module] = weakref.WeakSet()
+
+
+def _why_plain(model: nn.Module) -> str | None:
+    inner = unwrapped(model)
+    if model.training and getattr(inner, "is_gradient_checkpointing", False):
+        return "gradient checkpointing recomputes layers after the forward pass, with its own attention"
+    return why_not_packable(model)
+
+
+def _say_once(model: nn.Module, reason: str) -> None:
+    inner = unwrapped(model)
+    if inner not in _spoken:
+        _spoken.add(inner)
+        _log.warning("every completion computes its prompt again for this model: %s", reason)
+
+
+def _device(model: nn.Module) -> torch.device:
+    return next(model.parameters()).device
