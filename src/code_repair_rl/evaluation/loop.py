@@ -1,0 +1,306 @@
+"""Ask a model every task, grade the answers, keep each one, and go on after an interruption without sampling again."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from code_repair_rl.edits import EditError, parse
+from code_repair_rl.errors import BadInput
+from code_repair_rl.evaluation.result import EvalResult, SampleResult, TaskResult, tasks_digest
+from code_repair_rl.grading import GRADER_VERSION, Outcome
+from code_repair_rl.home import write_atomically
+from code_repair_rl.rollouts.ask import ask, derived_seed, row_of
+from code_repair_rl.rollouts.completion import Engine, FinishReason, Sampling
+from code_repair_rl.runs import RolloutRow, read_rows, write_rows
+from code_repair_rl.tasks import HintLevel, Task, messages
+
+if TYPE_CHECKING:
+    from code_repair_rl.grading import Grader
+
+BATCH_TASKS = 8
+"""Tasks per batch: what an interruption can cost, and what is sampled together."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far an evaluation is, told after every batch."""
+
+    done: int
+    """Tasks."""
+    total: int
+    passed: int
+    graded: int
+    """Samples with a verdict so far, and how many of them passed."""
+    sampled_tokens: int
+    """In this batch; 0 where it was read back."""
+    wall_seconds: float
+    """Of this batch."""
+    read_back: bool
+
+
+def evaluate(
+    engine: Engine,
+    tasks: Sequence[Task],
+    grader: Grader,
+    *,
+    name: str,
+    model: str,
+    task_set: str,
+    hint: HintLevel | str,
+    samples: int,
+    sampling: Sampling,
+    samples_path: Path | None = None,
+    batch_tasks: int = BATCH_TASKS,
+    max_prompt_tokens: int | None = None,
+    on_batch: Callable[[Progress], None] | None = None,
+) -> EvalResult:
+    """Evaluate a model on `tasks`.
+
+    Tasks are asked in batches, each under a seed of its own (from `sampling.seed` and the ids in it), so that the
+    samples of a batch depend on nothing before it: the same seed gives the same samples, also across interruptions.
+
+    Args:
+        engine: samples; holds the model.
+        tasks: in this order; the order is part of what the seed means.
+        grader: gives the verdicts.
+        name: of the result.
+        model: what the engine holds, as a person names it (goes into the result and guards against mixing).
+        task_set: what the tasks are, as a person names it.
+        hint: how much of the fault's place the prompt gives away.
+        samples: answers per task.
+        sampling: temperature, length limit and seed.
+        samples_path: a folder for every completion, batch by batch; what it already holds of this same evaluation is
+            read back instead of sampled again (answers without a verdict are graded again). None keeps nothing.
+        batch_tasks: tasks per batch.
+        max_prompt_tokens: tasks with longer prompts are left out and counted.
+        on_batch: told after each batch.
+
+    Raises:
+        BadInput: no tasks, or `samples_path` holds another evaluation (names what differs).
+    """
+    kept = [t for t in tasks if max_prompt_tokens is None or len(engine.encode(messages(t, hint))) <= max_prompt_tokens]
+    if not kept:
+        raise BadInput("there are no tasks to evaluate on", where=task_set, mend="choose another split or set")
+    asked = {
+        "model": model,
+        "tasks_sha256": tasks_digest(kept),
+        "hint": str(HintLevel(hint)),
+        "samples": samples,
+        "sampling": dataclasses.asdict(sampling),
+        "batch_tasks": batch_tasks,
+        "grader_version": GRADER_VERSION,
+    }
+    if samples_path is not None:
+        _guard(samples_path, asked)
+    results: list[TaskResult] = []
+    isolation: set[str] = set()
+    wall_seconds = 0.0
+    for number, batch in enumerate(_batches(kept, batch_tasks)):
+        started = time.monotonic()
+        path = samples_path / f"batch-{number:05d}.parquet" if samples_path is not None else None
+        rows = _read_back(path, batch, grader)
+        read_back = rows is not None
+        if rows is None:
+            seed = derived_seed(sampling.seed, "evaluation", *(task.task_id for task in batch))
+            seeded = dataclasses.replace(sampling, seed=seed)
+            rows = _ask_batch(engine, batch, grader, hint, samples, seeded, first_group=number * batch_tasks)
+            if path is not None:
+                write_rows(path, rows)
+        seconds = time.monotonic() - started
+        wall_seconds += seconds
+        isolation |= {row.isolation for row in rows}
+        results += _task_results(batch, rows)
+        if on_batch is not None:
+            on_batch(_progress(results, len(kept), rows, seconds, read_back))
+    return EvalResult(
+        name=name,
+        model=model,
+        task_set=task_set,
+        split="+".join(sorted({task.split.value for task in kept})),
+        tasks_sha256=str(asked["tasks_sha256"]),
+        hint=str(asked["hint"]),
+        samples=samples,
+        temperature=sampling.temperature,
+        max_new_tokens=sampling.max_new_tokens,
+        seed=sampling.seed,
+        isolation=_isolation(isolation),
+        grader_version=GRADER_VERSION,
+        wall_seconds=round(wall_seconds, 3),
+        tasks=tuple(results),
+        left_out=len(tasks) - len(kept),
+    )
+
+
+def choose_tasks(tasks: Sequence[Task], count: int | None, seed: int) -> list[Task]:
+    """At most `count` of the tasks, the same ones for the same seed, in an order that mixes problems.
+
+    Each task is placed by a hash of the seed and its id, so that which tasks are drawn does not depend on the others.
+    """
+    ordered = sorted(tasks, key=lambda t: hashlib.sha256(f"{seed}\x1f{t.task_id}".encode()).digest())
+    return ordered if count is None else ordered[:count]
+
+
+def sample_result(task: Task, row: RolloutRow) -> SampleResult:
+    """What the statistics need of one graded answer."""
+    return SampleResult(
+        outcome=row.outcome,
+        passed=row.passed,
+        verdict=row.score is not None,
+        formatted=_readable(row.text),
+        applied=row.outcome not in (Outcome.EDIT_REJECTED, Outcome.NO_VERDICT),
+        truncated=row.finish_reason == FinishReason.LENGTH,
+        tokens=len(row.token_ids),
+        right_place=_right_place(task, row.files_after),
+    )
+
+
+def changed_lines(before: str, after: str) -> set[int]:
+    """The 1-based lines of `before` that an edit touches; an insertion touches the lines on both sides of it."""
+    one, other = before.splitlines(), after.splitlines()
+    touched: set[int] = set()
+    for tag, i1, i2, _, _ in difflib.SequenceMatcher(None, one, other, autojunk=False).get_opcodes():
+        if tag == "insert":
+            touched |= {i1, i1 + 1}
+        elif tag != "equal":
+            touched |= set(range(i1 + 1, i2 + 1))
+    return touched
+
+
+def _ask_batch(
+    engine: Engine,
+    batch: Sequence[Task],
+    grader: Grader,
+    hint: HintLevel | str,
+    samples: int,
+    sampling: Sampling,
+    first_group: int,
+) -> list[RolloutRow]:
+    answers = ask(engine, grader, batch, hint=hint, completions_per_task=samples, sampling=sampling)
+    rows = []
+    for index, group in enumerate(answers):
+        prompt = "\n\n".join(f"[{m['role']}]\n{m['content']}" for m in messages(batch[index], hint))
+        rows += [
+            row_of(answer, step=0, group=first_group + index, sample=sample, hint=hint, prompt=prompt)
+            for sample, answer in enumerate(group)
+        ]
+    return rows
+
+
+def _read_back(path: Path | None, batch: Sequence[Task], grader: Grader) -> list[RolloutRow] | None:
+    """A recorded batch, its rows without a verdict graded again; None where it has to be asked."""
+    if path is None or not path.is_file():
+        return None
+    rows = read_rows(path)
+    tasks = {task.task_id: task for task in batch}
+    open_rows = [index for index, row in enumerate(rows) if row.score is None]
+    if not open_rows:
+        return rows
+    verdicts = grader.grade_many([(tasks[rows[index].task_id], rows[index].text) for index in open_rows])
+    for index, verdict in zip(open_rows, verdicts, strict=True):
+        rows[index] = dataclasses.replace(
+            rows[index],
+            outcome=verdict.outcome.value,
+            passed=verdict.passed,
+            score=verdict.score,
+            evidence=verdict.evidence,
+            wall_seconds=verdict.wall_seconds,
+            isolation=verdict.isolation,
+        )
+    write_rows(path, rows)
+    return rows
+
+
+def _task_results(batch: Sequence[Task], rows: Sequence[RolloutRow]) -> list[TaskResult]:
+    by_task: dict[str, list[RolloutRow]] = {task.task_id: [] for task in batch}
+    for row in rows:
+        by_task[row.task_id].append(row)
+    return [
+        TaskResult(
+            task_id=task.task_id,
+            problem=task.problem,
+            operator=str(task.origin.detail.get("operator", "")),
+            lines=sum(len(text.splitlines()) for text in task.files.values()),
+            samples=tuple(sample_result(task, row) for row in by_task[task.task_id]),
+        )
+        for task in batch
+    ]
+
+
+def _guard(folder: Path, asked: Mapping[str, Any]) -> None:
+    """Refuse to mix two evaluations in one folder."""
+    path = folder / "asked.json"
+    if not path.is_file():
+        write_atomically(path, json.dumps(asked, indent=1) + "\n")
+        return
+    try:
+        earlier = json.loads(path.read_text())
+    except ValueError as error:
+        raise BadInput(f"is not JSON ({error})", where=str(path), mend=f"delete {folder}") from error
+    changed = [key for key in asked if not isinstance(earlier, dict) or earlier.get(key) != asked[key]]
+    if changed:
+        raise BadInput(
+            f"another evaluation of that name is there; they differ in {', '.join(changed)}",
+            where=str(folder),
+            mend="choose another name, or delete the folder",
+        )
+
+
+def _progress(
+    results: Sequence[TaskResult], total: int, rows: Sequence[RolloutRow], seconds: float, read_back: bool
+) -> Progress:
+    return Progress(
+        done=len(results),
+        total=total,
+        passed=sum(task.passed for task in results),
+        graded=sum(task.graded for task in results),
+        sampled_tokens=0 if read_back else sum(len(row.token_ids) for row in rows),
+        wall_seconds=seconds,
+        read_back=read_back,
+    )
+
+
+def _batches(tasks: Sequence[Task], size: int) -> Iterator[Sequence[Task]]:
+    for start in range(0, len(tasks), size):
+        yield tasks[start : start + size]
+
+
+def _isolation(tiers: set[str]) -> str:
+    """The tier to stamp on the result: the unsafe one wherever it was used."""
+    if "unsafe-local" in tiers:
+        return "unsafe-local"
+    return "+".join(sorted(tiers - {"none"})) or "none"
+
+
+def _readable(text: str) -> bool:
+    try:
+        parse(text)
+    except EditError:
+        return False
+    return True
+
+
+def _right_place(task: Task, after: Mapping[str, str]) -> bool | None:
+    """Whether the answer touches a line that the oracle touches; None where it changed nothing or did not apply."""
+    if not after or isinstance(task.oracle, str):
+        return None
+    touched = {
+        (path, line)
+        for path in {*after, *task.files}
+        for line in changed_lines(task.files.get(path, ""), after.get(path, ""))
+    }
+    if not touched:
+        return None
+    wanted = {
+        (path, line)
+        for path, text in task.oracle.items()
+        for line in changed_lines(task.files.get(path, ""), text or "")
+    }
+    return bool(touched & wanted)

@@ -1,0 +1,136 @@
+"""Evaluations for the report: the table, the paired comparisons in words, the breakdowns."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from code_repair_rl.errors import BadInput
+from code_repair_rl.evaluation import (
+    Comparison,
+    EvalResult,
+    breakdown,
+    compare,
+    compare_pooled,
+    holm,
+    sentences,
+    summary,
+)
+from code_repair_rl.reporting.curves import interval
+from code_repair_rl.reporting.packing import rounded
+from code_repair_rl.runs import RunDir
+
+PAIRS = (("base", "sft"), ("sft", "grpo"), ("control", "grpo"), ("base", "grpo"))
+"""What is compared with what, where evaluations of these names are there."""
+
+SHOWN_CHANGES = 25
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluations:
+    """The evaluations of one run by name, and what could not be read as one."""
+
+    results: Mapping[str, EvalResult]
+    notes: tuple[str, ...]
+
+
+def read_evaluations(run: RunDir) -> Evaluations:
+    """Every `eval/*.json` of a run; other JSON that lies there becomes a note."""
+    results, notes = {}, []
+    for name in run.eval_names():
+        try:
+            results[name] = EvalResult.from_json(run.read_eval(name), where=str(run.eval_path(name)))
+        except BadInput as error:
+            notes.append(f"eval/{name}.json is not shown: {error.what}")
+    return Evaluations(results, tuple(notes))
+
+
+def table_row(run: str, name: str, result: EvalResult) -> dict[str, Any]:
+    """One line of the summary table."""
+    found = summary(result)
+    return {
+        "run": run,
+        "name": name,
+        "model": result.model,
+        "taskSet": result.task_set,
+        "split": result.split,
+        "hint": result.hint,
+        "temperature": result.temperature,
+        "samplesPerTask": result.samples,
+        "isolation": result.isolation,
+        "unsafe": result.stamped_unsafe,
+        "tasks": found.tasks,
+        "problems": found.problems,
+        "noVerdict": found.no_verdict,
+        "leftOut": result.left_out,
+        "passAt": {str(k): interval(estimate) for k, estimate in found.pass_at.items()},
+        "format": interval(found.format_rate),
+        "apply": interval(found.apply_rate),
+        "rightPlace": interval(found.right_place_rate),
+        "truncated": interval(found.truncated_rate),
+        "tokens": rounded(found.mean_tokens, 1),
+        "outcomes": dict(found.outcomes),
+        "byOperator": _bars(result, "operator"),
+        "byLines": _bars(result, "lines"),
+    }
+
+
+def comparisons(runs: Sequence[tuple[str, Mapping[str, EvalResult]]]) -> list[dict[str, Any]]:
+    """Every paired comparison that the evaluations allow, with p values corrected over all of them (Holm)."""
+    found: dict[str, Comparison] = {}
+    for label, results in runs:
+        prefix = f"{label}: " if len(runs) > 1 else ""
+        for before, after in _pairs_of(list(results)):
+            _try(found, f"{prefix}{before} → {after}", [(results[before], results[after])])
+    if len(runs) > 1:
+        for before, after in PAIRS:
+            pairs = [(r[before], r[after]) for _, r in runs if before in r and after in r]
+            if len(pairs) > 1:
+                _try(found, f"{len(pairs)} runs pooled: {before} → {after}", pairs)
+        (first_label, first), *others = runs
+        for label, results in others:
+            for name in (n for n in results if n in first):
+                _try(found, f"{name}: {first_label} → {label}", [(first[name], results[name])])
+    adjusted = holm({title: one.pass_at[1].p_value for title, one in found.items() if 1 in one.pass_at})
+    return [_plain(title, one, adjusted.get(title)) for title, one in found.items()]
+
+
+def _pairs_of(names: Sequence[str]) -> list[tuple[str, str]]:
+    known = [(before, after) for before, after in PAIRS if before in names and after in names]
+    if known:
+        return known
+    return list(itertools.pairwise(names))
+
+
+def _try(found: dict[str, Comparison], title: str, pairs: Sequence[tuple[EvalResult, EvalResult]]) -> None:
+    try:
+        one = compare(*pairs[0]) if len(pairs) == 1 else compare_pooled(pairs)
+    except BadInput:
+        return  # not asked the same: nothing to compare
+    if 1 in one.pass_at:
+        found[title] = one
+
+
+def _plain(title: str, one: Comparison, adjusted: float | None) -> dict[str, Any]:
+    first = one.pass_at[1]
+    return {
+        "title": title,
+        "sentences": sentences(one),
+        "shown": first.shown,
+        "better": first.estimate.value > 0,
+        "difference": interval(first.estimate),
+        "p": rounded(first.p_value, 5),
+        "pAdjusted": rounded(adjusted, 5),
+        "pMethod": first.p_method,
+        "smallest": rounded(first.smallest_detectable),
+        "gained": [[c.task_id, rounded(c.before, 3), rounded(c.after, 3)] for c in one.gained[:SHOWN_CHANGES]],
+        "lost": [[c.task_id, rounded(c.before, 3), rounded(c.after, 3)] for c in one.lost[:SHOWN_CHANGES]],
+        "moreGained": max(0, len(one.gained) - SHOWN_CHANGES),
+        "moreLost": max(0, len(one.lost) - SHOWN_CHANGES),
+    }
+
+
+def _bars(result: EvalResult, by: Any) -> list[list[Any]]:
+    return [[label, *interval(estimate), estimate.tasks] for label, estimate in breakdown(result, by).items()]

@@ -1,0 +1,127 @@
+"use strict";
+// Charts are drawn by Plotly, which is unpacked when the first of them comes into view.
+
+const RUN_COLOURS = ["#1f77b4", "#e07b39", "#2a9d55", "#b5478f", "#6d5bd0", "#b8860b", "#3aa6a0", "#a33b3b"];
+const charts = { pending: new Map(), drawn: new Map(), library: null };
+
+function loadPlotly() {
+  charts.library = charts.library || unpack("plotly").then((source) => {
+    const script = document.createElement("script");
+    script.textContent = source;
+    document.head.append(script);
+  });
+  return charts.library;
+}
+
+const seen = new IntersectionObserver((entries) => {
+  for (const entry of entries) {
+    if (!entry.isIntersecting) continue;
+    seen.unobserve(entry.target);
+    loadPlotly().then(() => draw(entry.target));
+  }
+}, { rootMargin: "200px" });
+
+function chart(title, traces, options = {}) {
+  const plot = el("div", { class: "plot", role: "img", "aria-label": title });
+  charts.pending.set(plot, { traces, options });
+  seen.observe(plot);
+  return el("div", { class: "chart" }, el("h3", {}, title), plot);
+}
+
+function layout(options) {
+  const grid = css("--line");
+  return {
+    margin: { l: 48, r: 12, t: 8, b: 24 }, height: 240, autosize: true,
+    paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
+    font: { color: css("--text"), size: 11 }, hovermode: "x unified",
+    xaxis: { gridcolor: grid, zerolinecolor: grid, automargin: true, tickformat: options.category ? "" : ",d", nticks: 8, ...(options.xaxis || {}) },
+    yaxis: { gridcolor: grid, zerolinecolor: grid, tickformat: options.percent ? ".0%" : "", rangemode: options.zero ? "tozero" : "normal", automargin: true },
+    showlegend: options.legend !== false, legend: { orientation: "h", y: -0.12, yanchor: "top", font: { size: 10 } },
+    hoverlabel: { font: { size: 11 } }, barmode: options.stack ? "stack" : "group",
+  };
+}
+
+function draw(plot) {
+  const { traces, options } = charts.pending.get(plot);
+  charts.drawn.set(plot, options);
+  return Plotly.react(plot, traces, layout(options), { displaylogo: false, displayModeBar: false, responsive: true });
+}
+
+function redrawCharts() {
+  for (const plot of charts.drawn.keys()) if (plot.isConnected) draw(plot);
+}
+
+// Plotly reads a little markup in names; names are ours or a user's, so it is taken out.
+const plain = (text) => String(text).replace(/[<>&]/g, (c) => ({ "<": "‹", ">": "›", "&": "＆" })[c]);
+
+function smooth(values, width = 5) {
+  return values.map((_, i) => {
+    const near = values.slice(Math.max(0, i - width + 1), i + 1).filter((v) => v !== null);
+    return near.length ? near.reduce((a, b) => a + b, 0) / near.length : null;
+  });
+}
+
+function lineTraces(name, x, y, colour) {
+  const label = plain(name);
+  if (y.length < 8) return [{ x, y, name: label, mode: "lines+markers", line: { color: colour }, marker: { size: 5 } }];
+  return [
+    { x, y, name: label, mode: "markers", marker: { color: colour, size: 4, opacity: 0.35 }, showlegend: false, hoverinfo: "skip" },
+    { x, y: smooth(y), name: label, mode: "lines", line: { color: colour, width: 2 } },
+  ];
+}
+
+function bandTraces(name, x, triples, colour) {
+  const low = triples.map((t) => t[1]), high = triples.map((t) => t[2]), value = triples.map((t) => t[0]);
+  return [
+    { x: x.concat([...x].reverse()), y: high.concat([...low].reverse()), fill: "toself", fillcolor: colour + "26", line: { width: 0 }, hoverinfo: "skip", showlegend: false, mode: "lines" },
+    ...lineTraces(name, x, value, colour),
+  ];
+}
+
+function courseCharts(runs) {
+  const colour = (i) => RUN_COLOURS[i % RUN_COLOURS.length];
+  const trained = runs.map((run, i) => ({ run, colour: colour(i) })).filter(({ run }) => run.steps.length);
+  const over = (get) => trained.flatMap(({ run, colour: c }) => lineTraces(run.label, run.steps.map((s) => s.step), run.steps.map(get), c));
+  const found = [];
+  const legend = trained.length > 1;
+  if (trained.length) {
+    found.push(chart("Pass rate of the training rollouts, with 95 % intervals",
+      trained.flatMap(({ run, colour: c }) => bandTraces(run.label, run.steps.map((s) => s.step), run.steps.map((s) => s.pass), c)), { percent: true, zero: true, legend }));
+    if (trained.some(({ run }) => run.steps.some((s) => s.reward !== null))) found.push(chart("Reward, mean", over((s) => s.reward), { legend }));
+    for (const { run } of trained) {
+      const x = run.steps.map((s) => s.step);
+      const suffix = trained.length > 1 ? ` (${run.label})` : "";
+      found.push(chart("Outcomes" + suffix, OUTCOMES.map((outcome, i) => ({
+        x, y: run.steps.map((s) => (s.outcomes[outcome] || 0) / Object.values(s.outcomes).reduce((a, b) => a + b, 0)),
+        name: outcome, stackgroup: "one", mode: "lines", line: { width: 0.5, color: OUTCOME_COLOURS[i] },
+      })).filter((trace) => trace.y.some((v) => v > 0)), { percent: true, zero: true }));
+      const terms = [...new Set(run.steps.flatMap((s) => Object.keys(s.terms)))];
+      if (terms.length) found.push(chart("Reward by term, mean before weighting" + suffix,
+        terms.flatMap((term, i) => lineTraces(term, x, run.steps.map((s) => s.terms[term] ?? null), RUN_COLOURS[i % RUN_COLOURS.length]))));
+    }
+    found.push(chart("Answer length, tokens", over((s) => s.tokens), { legend, zero: true }));
+    found.push(chart("Cut off by the length limit", over((s) => s.truncated), { legend, percent: true, zero: true }));
+    found.push(chart("Groups whose rewards are all the same", over((s) => s.flatGroups), { legend, percent: true, zero: true }));
+    found.push(chart("Log-probability of sampled tokens, mean", over((s) => s.logprob), { legend }));
+    found.push(chart("Grading time per answer, seconds", over((s) => s.gradingSeconds), { legend, zero: true }));
+    if (trained.some(({ run }) => run.steps.some((s) => s.noVerdict > 0))) found.push(chart("Answers without a verdict", over((s) => s.noVerdict), { legend, percent: true, zero: true }));
+  }
+  return found;
+}
+
+function metricCharts(runs) {
+  const names = [...new Set(runs.flatMap((run) => Object.keys(run.metrics)))].sort();
+  return names.map((name) => chart(name, runs.flatMap((run, i) => {
+    const series = run.metrics[name];
+    return series ? lineTraces(run.label, series.x, series.y, RUN_COLOURS[i % RUN_COLOURS.length]) : [];
+  }), { legend: runs.length > 1 }));
+}
+
+function barChart(title, rows, key) {
+  const shown = rows.filter((row) => row[key].length > 1);
+  if (!shown.length) return null;
+  return chart(title, shown.map((row, i) => ({
+    type: "bar", name: plain(row.label), x: row[key].map((b) => plain(b[0]) + ` (${b[4]})`), y: row[key].map((b) => b[1]), marker: { color: RUN_COLOURS[i % RUN_COLOURS.length] },
+    error_y: { type: "data", symmetric: false, array: row[key].map((b) => b[3] - b[1]), arrayminus: row[key].map((b) => b[1] - b[2]), thickness: 1, width: 3 },
+  })), { percent: true, zero: true, category: true, xaxis: { tickangle: -30 }, legend: shown.length > 1 });
+}

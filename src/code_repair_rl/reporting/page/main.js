@@ -1,0 +1,127 @@
+"use strict";
+
+const KEYS = [["1 – 4", "the parts of the report"], ["j  k", "next, previous rollout"], ["h  l", "previous, next of the same group"], ["/", "search"], ["Esc", "leave the search"], ["t", "light or dark"], ["?", "these keys"]];
+
+function cell(triple) {
+  if (!triple || triple[0] === null) return el("td", { class: "number quiet" }, "–");
+  return el("td", { class: "number" }, format.percent(triple[0]), el("small", {}, `${format.percent(triple[1])} to ${format.percent(triple[2])}`));
+}
+
+function summaryTable(rows, severalRuns) {
+  if (!rows.length) return el("p", { class: "quiet" }, "No evaluation was recorded.");
+  const ks = [...new Set(rows.flatMap((row) => Object.keys(row.passAt).map(Number)))].sort((a, b) => a - b);
+  const head = [severalRuns ? "run" : null, "evaluation", "asked", "format", "apply", "right place", ...ks.map((k) => `pass@${k}`), "tokens", "no verdict"];
+  return el("div", { class: "scroll" }, el("table", { class: "figures", id: "summary" },
+    el("thead", {}, el("tr", {}, head.filter((h) => h !== null).map((h) => el("th", { scope: "col" }, h)))),
+    el("tbody", {}, rows.map((row) => el("tr", {},
+      severalRuns ? el("td", {}, row.run) : null,
+      el("td", {}, el("strong", {}, row.name), row.unsafe ? [" ", el("span", { class: "badge bad" }, "no isolation")] : null, el("small", {}, row.model)),
+      el("td", {}, `${row.tasks} tasks × ${row.samplesPerTask}`, el("small", {}, `${row.problems} problems, ${row.split}, hint ${row.hint}, T ${row.temperature}`, row.leftOut ? `, ${row.leftOut} too long` : "")),
+      cell(row.format), cell(row.apply), cell(row.rightPlace), ks.map((k) => cell(row.passAt[k])),
+      el("td", { class: "number" }, format.number(row.tokens, 1)), el("td", { class: "number" }, row.noVerdict))))));
+}
+
+function comparisonCard(one, viewer) {
+  const mark = one.shown ? el("span", { class: "badge " + (one.better ? "good" : "bad") }, one.better ? "shown to be better" : "shown to be worse") : el("span", { class: "badge warn" }, "no difference shown");
+  const tasks = (title, list, more) => (list.length ? el("details", {}, el("summary", {}, `${title} (${list.length + more})`), el("ul", {}, list.map(([task, before, after]) =>
+    el("li", {}, el("button", { type: "button", onclick: () => { show("rollouts"); viewer.setFilter("text", task); } }, task), ` ${format.percent(before)} → ${format.percent(after)}`)),
+    more ? el("li", { class: "quiet" }, `and ${more} more`) : null)) : null);
+  return el("div", { class: "card comparison" }, el("p", {}, el("strong", {}, one.title), " ", mark), one.sentences.map((s) => el("p", {}, s)),
+    el("p", { class: "quiet" }, `p = ${one.p === null ? "–" : one.p} (${one.pMethod}); corrected for all comparisons here (Holm): ${one.pAdjusted === null ? "–" : one.pAdjusted}`),
+    tasks("Gained", one.gained, one.moreGained), tasks("Lost", one.lost, one.moreLost));
+}
+
+function overview(index, viewer) {
+  const several = index.runs.length > 1;
+  const bars = index.table.map((row) => ({ ...row, label: several ? `${row.run}: ${row.name}` : row.name }));
+  const notes = index.runs.flatMap((run) => run.notes.map((note) => `${run.label}: ${note}`));
+  return [
+    el("h2", {}, "Evaluations"), summaryTable(index.table, several),
+    el("p", { class: "quiet" }, "Intervals are 95 %, clustered by problem. Answers without a verdict leave every figure and are counted."),
+    index.comparisons.length ? el("h2", {}, "What was shown, and what was not") : null,
+    index.comparisons.map((one) => comparisonCard(one, viewer)),
+    bars.length ? el("h2", {}, "Where it works") : null,
+    bars.length ? el("div", { class: "charts" }, barChart("pass@1 by mutation operator (tasks)", bars, "byOperator"), barChart("pass@1 by length of the code (tasks)", bars, "byLines")) : null,
+    notes.length ? el("div", { class: "card" }, notes.map((note) => el("p", { class: "warn" }, note))) : null,
+  ];
+}
+
+function about(index) {
+  return index.runs.map((run) => el("div", {}, el("h2", {}, run.label), facts([
+    ["started", run.environment.started_unix_seconds ? new Date(1000 * run.environment.started_unix_seconds).toISOString() : null],
+    ["status", run.environment.status], ["times started", run.sessions], ["seed", run.environment.seed], ["processor", run.environment.processor], ["cores", run.environment.cores],
+    ["python", run.environment.python], ["commit", run.environment.git ? run.environment.git.commit + (run.environment.git.changed ? " (with changes)" : "") : null],
+    ["libraries", run.environment.libraries ? Object.entries(run.environment.libraries).map(([n, v]) => `${n} ${v}`).join(", ") : null],
+  ]), el("h3", {}, "Recipe"), el("pre", { class: "box" }, JSON.stringify(run.recipe, null, 2))));
+}
+
+let show = () => {};
+
+async function main() {
+  const index = JSON.parse(await unpack("index"));
+  const body = document.getElementById("main"), tabs = document.getElementById("tabs");
+  document.getElementById("title").textContent = index.runs.map((run) => run.label).join(", ");
+  const viewer = new Viewer(index);
+  const course = courseCharts(index.runs), metrics = metricCharts(index.runs);
+  const parts = {
+    overview: ["Overview", () => overview(index, viewer)],
+    curves: ["Curves", () => [
+      el("h2", {}, "Training, by step"), course.length ? el("div", { class: "charts" }, course) : el("p", { class: "quiet" }, "No training rollouts were recorded."),
+      metrics.length ? [el("h2", {}, "Metrics"), el("div", { class: "charts" }, metrics)] : null]],
+    rollouts: [`Rollouts (${index.rollouts.count})`, () => [viewer.node]],
+    about: ["About", () => about(index)],
+  };
+  const made = {};
+  let current = null;
+  show = (name) => {
+    if (current === name) return;
+    current = name;
+    made[name] = made[name] || parts[name][1]().flat(3).filter((node) => node !== null);
+    body.className = name === "rollouts" ? "viewer" : "";
+    body.replaceChildren(...made[name]);
+    for (const button of tabs.children) button.setAttribute("aria-selected", String(button.dataset.part === name));
+    if (name === "rollouts") viewer.paint();
+  };
+  const choose = (name) => { show(name); history.replaceState(null, "", "#" + name); };
+  tabs.append(...Object.entries(parts).map(([name, [label]]) => el("button", { type: "button", role: "tab", "data-part": name, onclick: () => choose(name) }, label)));
+
+  const follow = () => {
+    const wanted = location.hash.slice(1);
+    const place = viewer.data.byLink.get(wanted);
+    if (place !== undefined) { show("rollouts"); viewer.open(place, false); } else show(wanted in parts ? wanted : "overview");
+  };
+  addEventListener("hashchange", follow);
+
+  const setTheme = (dark) => { document.documentElement.dataset.theme = dark ? "dark" : "light"; redrawCharts(); };
+  setTheme(matchMedia("(prefers-color-scheme: dark)").matches);
+  const toggleTheme = () => setTheme(!themeIsDark());
+  document.getElementById("theme").addEventListener("click", toggleTheme);
+  const keys = document.getElementById("keys");
+  keys.append(el("h3", {}, "Keys"), el("dl", {}, KEYS.flatMap(([key, what]) => [el("dt", {}, el("kbd", {}, key)), el("dd", {}, what)])), el("form", { method: "dialog" }, el("button", {}, "Close")));
+  document.getElementById("help").addEventListener("click", () => keys.showModal());
+
+  addEventListener("keydown", (event) => {
+    if (event.ctrlKey || event.metaKey || event.altKey || keys.open) return;
+    if (event.target.closest("input, select, textarea")) {
+      if (event.key === "Escape") event.target.blur();
+      return;
+    }
+    const names = Object.keys(parts);
+    const actions = {
+      j: () => { show("rollouts"); viewer.move(1); }, k: () => { show("rollouts"); viewer.move(-1); },
+      l: () => viewer.moveInGroup(1), h: () => viewer.moveInGroup(-1),
+      "/": () => { show("rollouts"); viewer.search.focus(); }, t: toggleTheme, "?": () => keys.showModal(),
+      1: () => choose(names[0]), 2: () => choose(names[1]), 3: () => choose(names[2]), 4: () => choose(names[3]),
+    };
+    if (Object.hasOwn(actions, event.key)) { event.preventDefault(); actions[event.key](); }
+  });
+
+  follow();
+  window.report = { index, viewer, readyMilliseconds: performance.now() };
+  document.documentElement.dataset.ready = "yes";
+}
+
+main().catch((error) => {
+  document.getElementById("main").replaceChildren(el("p", { class: "bad" }, "The report could not be opened: " + error));
+  throw error;
+});

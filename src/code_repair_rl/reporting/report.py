@@ -1,0 +1,154 @@
+"""The report: one HTML file about one or several runs that needs no network and runs nobody's code but ours.
+
+Figures and texts travel as compressed JSON and are put into the page as text nodes only; a content security policy in
+the page forbids everything that comes from elsewhere, and every script but the two that it names by their hash.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+from collections.abc import Callable, Iterator, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from code_repair_rl.errors import BadInput
+from code_repair_rl.home import write_atomically
+from code_repair_rl.reporting.curves import metric_series, step_figures
+from code_repair_rl.reporting.eval_data import comparisons, read_evaluations, table_row
+from code_repair_rl.reporting.packing import packed, packed_bytes
+from code_repair_rl.reporting.rollout_data import RolloutBook
+from code_repair_rl.reporting.token_text import TokenText, find_tokenizer
+from code_repair_rl.runs import RolloutRow, RunDir, read_rows
+
+_SCRIPTS = ("dom.js", "charts.js", "code.js", "rollout.js", "viewer.js", "main.js")
+
+
+def report(
+    run_dirs: Sequence[RunDir | Path | str],
+    out: Path | None = None,
+    *,
+    tokenizer: Path | None = None,
+    warn: Callable[[str], None] | None = None,
+) -> Path:
+    """Write the report of one or several runs.
+
+    Args:
+        run_dirs: the runs; the first is what others are compared with.
+        out: where to write; `report.html` in the first run by default.
+        tokenizer: the model's `tokenizer.json`, for shading answers token by token; by default one that lies in the
+            run, if any.
+        warn: told what could not be shown (it is in the report, too).
+
+    Returns:
+        The path of the HTML file.
+
+    Raises:
+        BadInput: not a run directory, or a file in it is damaged (named).
+    """
+    if not run_dirs:
+        raise BadInput("there is no run to report on", mend="name a run directory")
+    runs = [run if isinstance(run, RunDir) else RunDir.open(run) for run in run_dirs]
+    labels = _labels(runs)
+    book = RolloutBook()
+    described: list[dict[str, Any]] = []
+    table: list[dict[str, Any]] = []
+    results = []
+    for number, (run, label) in enumerate(zip(runs, labels, strict=True)):
+        evaluations = read_evaluations(run)
+        results.append((label, evaluations.results))
+        table += [table_row(label, name, result) for name, result in evaluations.results.items()]
+        described.append(_describe(run, label, number, book, tokenizer, evaluations.notes))
+    index = {
+        "runs": described,
+        "table": table,
+        "comparisons": comparisons(results),
+        "rollouts": book.index(),
+    }
+    for note in (note for run_data in described for note in run_data["notes"]):
+        if warn is not None:
+            warn(note)
+    path = out if out is not None else runs[0].report_path
+    write_atomically(path, _page(", ".join(labels), index, book.chunks()))
+    return path
+
+
+def _describe(
+    run: RunDir, label: str, number: int, book: RolloutBook, tokenizer: Path | None, notes: Sequence[str]
+) -> dict[str, Any]:
+    tokenizer_file = tokenizer or find_tokenizer(run.path)
+    token_text = TokenText(tokenizer_file) if tokenizer_file is not None else None
+    steps = []
+    for step in run.rollout_steps():
+        rows = run.rollouts(step)
+        steps.append(step_figures(step, rows))
+        book.add(rows, run=number, source="train", token_text=token_text)
+    for name in run.eval_names():
+        for rows in _evaluation_rows(run, name):
+            book.add(rows, run=number, source=name, token_text=token_text)
+    sessions = run.environment()
+    return {
+        "label": label,
+        "path": run.name,
+        "recipe": run.recipe(),
+        "environment": sessions[-1] if sessions else {},
+        "sessions": len(sessions),
+        "steps": steps,
+        "metrics": metric_series(run.metrics()),
+        "notes": list(notes),
+    }
+
+
+def _evaluation_rows(run: RunDir, name: str) -> Iterator[list[RolloutRow]]:
+    for path in sorted(run.eval_samples_path(name).glob("*.parquet")):
+        yield read_rows(path)
+
+
+def _labels(runs: Sequence[RunDir]) -> list[str]:
+    """The folders' names, with their parent's where two are the same, numbered where that does not help either."""
+    names = [run.name for run in runs]
+    if len(set(names)) < len(names):
+        names = [f"{run.path.parent.name}/{run.name}" for run in runs]
+    if len(set(names)) < len(names):
+        names = [f"{name} ({number})" for number, name in enumerate(names, start=1)]
+    return names
+
+
+def _page(title: str, index: dict[str, Any], chunks: Sequence[str]) -> str:
+    folder = resources.files("code_repair_rl.reporting") / "page"
+
+    def read(name: str) -> str:
+        return (folder / name).read_text(encoding="utf-8")
+
+    script = "\n".join(read(name) for name in _SCRIPTS)
+    plotly = _plotly_source()
+    parts = {
+        "{{allowed}}": f"{_source_hash(script.encode())} {_source_hash(plotly)}",
+        "{{title}}": html.escape(title),
+        "{{css}}": read("page.css"),
+        "{{js}}": script,
+        "{{index}}": packed(index),
+        "{{chunks}}": "\n".join(
+            f'<script type="text/plain" id="chunk-{number}">{chunk}</script>' for number, chunk in enumerate(chunks)
+        ),
+        "{{plotly}}": packed_bytes(plotly),
+    }
+    page = read("page.html")
+    head, *rest = page.split("{{")
+    # Put together piece by piece, so that a part's own text is never searched for another part's name.
+    pieces = [head]
+    for piece in rest:
+        name, _, text = piece.partition("}}")
+        pieces += [parts["{{" + name + "}}"], text]
+    return "".join(pieces)
+
+
+def _source_hash(script: bytes) -> str:
+    """Names a script in the page's content security policy: these run, and nothing else does."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(script).digest()).decode()}'"
+
+
+def _plotly_source() -> bytes:
+    return (resources.files("plotly") / "package_data" / "plotly.min.js").read_bytes()

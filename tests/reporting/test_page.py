@@ -1,0 +1,161 @@
+"""The report as a person meets it, in a real browser."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from code_repair_rl.reporting import report
+from tests.reporting.browser import Browser, chromium
+from tests.reporting.recorded import HOSTILE, recorded_run
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    runs = [recorded_run(tmp_path_factory.mktemp("runs") / f"seed-{seed}", seed=seed) for seed in range(2)]
+    return report(runs)
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    profile = tmp_path_factory.mktemp("profile")
+    with chromium(profile) as found:
+        found.size(1280, 800)
+        yield found
+    shutil.rmtree(profile, ignore_errors=True)
+
+
+@pytest.fixture(autouse=True)
+def nothing_goes_wrong(browser: Browser) -> Iterator[None]:
+    """No console error, no request but for the page itself, and no model text that came to life, in any test."""
+    browser.errors.clear()
+    browser.requests.clear()
+    yield
+    assert browser.errors == []
+    assert [url for url in browser.requests if not url.startswith(("file:", "data:", "about:", "blob:"))] == []
+    assert browser.run("window.hacked") is None
+
+
+def url(page: Path, link: str = "") -> str:
+    return page.as_uri() + (f"#{link}" if link else "")
+
+
+def test_the_overview_has_the_table_and_the_comparisons(browser: Browser, page: Path) -> None:
+    browser.open(url(page))
+    assert browser.run("document.querySelectorAll('#summary tbody tr').length") == 6
+    assert "pass@4" in browser.run("document.querySelector('#summary thead').innerText")
+    assert "<script>" in browser.run("document.querySelector('#summary').innerText")
+    assert browser.run("document.querySelectorAll('.comparison').length") > 3
+    assert "95 % interval" in browser.run("document.querySelector('.comparison').innerText")
+
+
+def test_the_charts_are_drawn(browser: Browser, page: Path) -> None:
+    browser.open(url(page, "curves"))
+    browser.wait("document.querySelectorAll('.plot svg .trace, .plot svg .scatterlayer path').length > 5")
+    labels = browser.run("[...document.querySelectorAll('.chart h3')].map((h) => h.textContent).join('|')")
+    assert "Pass rate" in labels
+    assert "loss/policy" in labels
+    assert "Reward by term" in labels
+
+
+def test_filtering_narrows_the_list_and_sorting_orders_it(browser: Browser, page: Path) -> None:
+    browser.open(url(page, "rollouts"))
+    total = browser.run("report.viewer.shown.length")
+    browser.run("""{const s = document.getElementById('filter-outcome');
+        s.value = [...s.options].find((o) => o.textContent === 'passed').value;
+        s.dispatchEvent(new Event('change'));}""")
+    passed = browser.run("report.viewer.shown.map((p) => report.viewer.data.row(p).outcome)")
+    assert 0 < len(passed) < total
+    assert set(passed) == {"passed"}
+    assert browser.run("document.getElementById('status').textContent") == f"{len(passed)} of {total}"
+    browser.run("report.viewer.setFilter('outcome', '')")
+    browser.run("document.querySelector('#head [data-by=reward]').click()")
+    rewards = browser.run("report.viewer.shown.map((p) => report.viewer.data.row(p).reward)")
+    known = [r for r in rewards if r is not None]
+    assert known == sorted(known, reverse=True)
+    assert rewards[len(known) :] == [None] * (total - len(known))
+    browser.run("document.querySelector('#head [data-by=reward]').click()")
+    assert browser.run("report.viewer.data.row(report.viewer.shown[0]).reward") == min(known)
+    browser.press("/")
+    browser.press("1")
+    browser.press("7")
+    tasks = browser.run(
+        "report.viewer.shown.map((p) => (({task, problem}) => task + problem)(report.viewer.data.row(p)))"
+    )
+    assert 0 < len(tasks) < total
+    assert all("17" in task for task in tasks)
+
+
+def test_a_rollout_opens_by_its_link_and_shows_everything(browser: Browser, page: Path) -> None:
+    browser.open(url(page, "rollouts"))
+    place = browser.run("""report.viewer.data.columns.step.findIndex((s, p) =>
+        s === 3 && report.viewer.data.row(p).outcome === 'failed')""")
+    link = browser.run(f"report.viewer.data.link({place})")
+    browser.open(url(page, link))
+    browser.wait(f"document.getElementById('detail').dataset.place === '{place}'")
+    text = browser.run("document.getElementById('detail').innerText")
+    assert "step 3" in text
+    assert "window.hacked = 1" in text
+    assert browser.run("document.querySelectorAll('#detail img, #detail a, #detail script, #detail link').length") == 0
+    assert "⟨U+202E⟩" in text
+    assert "total += value" in browser.run("document.querySelectorAll('.diff .side')[1].innerText")
+    assert "total -= value" in browser.run("document.querySelectorAll('.diff .side')[0].innerText")
+    assert browser.run("document.querySelectorAll('.diff mark').length") > 0
+    assert browser.run("document.querySelectorAll('.siblings button').length") == 4
+    answer = browser.run("document.getElementById('answer').textContent")
+    assert HOSTILE.split("\u202e")[0] in answer
+
+
+def test_keys_move_through_the_list_and_the_group(browser: Browser, page: Path) -> None:
+    browser.open(url(page))
+    browser.press("j")
+    browser.wait("document.getElementById('detail').dataset.place === '0'")
+    browser.press("j")
+    browser.wait("document.getElementById('detail').dataset.place === '1'")
+    browser.press("k")
+    browser.wait("document.getElementById('detail').dataset.place === '0'")
+    browser.press("h")
+    browser.wait("document.getElementById('detail').dataset.place === '3'")
+    browser.press("l")
+    browser.wait("document.getElementById('detail').dataset.place === '0'")
+    assert browser.run("location.hash") == "#r/1/train/1/0/0"
+    assert browser.run("document.querySelectorAll('.row[aria-selected=true]').length") == 1
+    browser.press("/")
+    browser.press("j")
+    assert browser.run("report.viewer.search.value") == "j"
+    browser.press("Escape")
+    browser.press("1")
+    browser.wait("document.getElementById('summary')")
+
+
+def test_dark_and_light_differ_and_stay_readable(browser: Browser, page: Path) -> None:
+    browser.open(url(page))
+    contrast = """(() => {
+        const channel = (v) => { v /= 255; return v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4; };
+        const light = (c) => { const [r, g, b] = c.match(/\\d+/g).map(Number).map(channel);
+            return 0.2126 * r + 0.7152 * g + 0.0722 * b; };
+        const style = getComputedStyle(document.body);
+        const [a, b] = [light(style.color), light(style.backgroundColor)].sort((x, y) => y - x);
+        return [(a + 0.05) / (b + 0.05), style.backgroundColor]; })()"""
+    first, ground = browser.run(contrast)
+    browser.press("t")
+    second, other_ground = browser.run(contrast)
+    assert ground != other_ground
+    assert min(first, second) > 7  # WCAG 2.2, level AAA for text
+
+
+@pytest.mark.slow
+def test_ten_thousand_rollouts_stay_quick(browser: Browser, tmp_path: Path) -> None:
+    run = recorded_run(tmp_path / "large", steps=157, groups=8, group_size=8)
+    path = report([run])
+    assert path.stat().st_size < 25e6
+    browser.open(url(path, "rollouts"))
+    assert browser.run("report.index.rollouts.count") > 10_000
+    assert browser.run("report.readyMilliseconds") < 2000
+    browser.run("report.viewer.setFilter('text', 'comparison')")
+    assert browser.run("report.viewer.lastFilterMilliseconds") < 200
+    browser.run("report.viewer.sortBy('reward')")
+    assert browser.run("report.viewer.lastFilterMilliseconds") < 200

@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import base64
+import gzip
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from code_repair_rl.errors import BadInput
+from code_repair_rl.reporting import report
+from code_repair_rl.reporting.packing import packed
+from code_repair_rl.reporting.rollout_data import line_operations
+from code_repair_rl.runs import RunDir
+from tests.reporting.recorded import HOSTILE, recorded_run
+
+
+def embedded(page: str, name: str) -> Any:
+    found = re.search(rf'<script type="text/plain" id="{name}">([^<]*)</script>', page)
+    assert found is not None
+    return json.loads(gzip.decompress(base64.b64decode(found[1])))
+
+
+def test_the_report_is_one_file_that_names_nothing_outside_itself(tmp_path: Path) -> None:
+    run = recorded_run(tmp_path / "run")
+    path = report([run])
+    assert path == run.report_path
+    page = path.read_text()
+    assert "default-src 'none'" in page
+    assert not re.search(r"""(?:src|href)\s*=\s*["'](?!data:,)""", page)
+    assert "onerror" not in page
+    assert HOSTILE[:30] not in page
+
+
+def test_the_report_holds_every_rollout_and_every_evaluation(tmp_path: Path) -> None:
+    run = recorded_run(tmp_path / "run")
+    page = report([run]).read_text()
+    index = embedded(page, "index")
+    assert index["rollouts"]["count"] == 6 * 4 * 4 + 3 * 3 * 2
+    assert [row["name"] for row in index["table"]] == ["base", "sft", "grpo"]
+    assert [c["title"] for c in index["comparisons"]] == ["base → sft", "sft → grpo", "base → grpo"]
+    rows = embedded(page, "chunk-0")["rows"]
+    first = run.rollouts(1)[0]
+    assert rows[0]["text"] == first.text
+    assert rows[0]["logprobs"] == [round(100 * p) for p in first.logprobs]
+    assert rows[0]["tests"][0][3] == HOSTILE
+
+
+def test_several_runs_are_pooled_over_their_seeds(tmp_path: Path) -> None:
+    runs = [recorded_run(tmp_path / f"seed-{seed}", steps=2, seed=seed) for seed in range(3)]
+    index = embedded(report(runs, tmp_path / "all.html").read_text(), "index")
+    titles = [c["title"] for c in index["comparisons"]]
+    assert "3 runs pooled: sft → grpo" in titles
+    assert "seed-1: base → sft" in titles
+    assert "grpo: seed-0 → seed-2" in titles
+    pooled = next(c for c in index["comparisons"] if c["title"] == "3 runs pooled: sft → grpo")
+    assert any("By training seed" in sentence for sentence in pooled["sentences"])
+    assert all(c["pAdjusted"] >= c["p"] for c in index["comparisons"])
+
+
+def test_a_run_without_anything_yet_still_has_a_report(tmp_path: Path) -> None:
+    run = RunDir.create(tmp_path / "run", {"name": "empty"}, resume=False)
+    assert embedded(report([run]).read_text(), "index")["rollouts"]["count"] == 0
+
+
+def test_what_is_not_an_evaluation_becomes_a_note(tmp_path: Path) -> None:
+    run = recorded_run(tmp_path / "run", steps=1)
+    run.write_eval("mine", {"accuracy": 1})
+    notes: list[str] = []
+    report([run], warn=notes.append)
+    assert len(notes) == 1
+    assert "eval/mine.json is not shown" in notes[0]
+
+
+def test_what_is_not_a_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"no recipe\.yaml"):
+        report([tmp_path])
+    with pytest.raises(BadInput, match="no run to report on"):
+        report([])
+
+
+@given(st.recursive(st.none() | st.floats() | st.text(), lambda inner: st.lists(inner, max_size=3), max_leaves=8))
+def test_embedded_data_can_hold_no_markup_and_comes_back(data: Any) -> None:
+    text = packed({"data": data})
+    assert re.fullmatch(r"[A-Za-z0-9+/=]*", text)
+    back = json.loads(gzip.decompress(base64.b64decode(text)))
+    # Numbers that JSON has no word for become null; lone surrogates become question marks.
+    assert isinstance(back, dict)
+
+
+lines = st.lists(st.sampled_from(["a", "b", "  c", ""]), max_size=8).map("\n".join)
+
+
+@given(lines, lines)
+@settings(max_examples=200)
+def test_line_operations_turn_one_text_into_the_other(before: str, after: str) -> None:
+    source = before.split("\n")
+    built: list[str] = []
+    at = 0
+    for start, end, replacement in line_operations(before, after):
+        built += source[at:start] + replacement
+        at = end
+    assert "\n".join(built + source[at:]) == after
