@@ -1,0 +1,206 @@
+"""GRPO on TRL: a thin subclass of `GRPOTrainer` whose few overrides are named here and held by contract tests.
+
+| override | why |
+| --- | --- |
+| `_prepare_inputs` | rollouts come from our collector, dealt into micro-batches of whole groups |
+| `_get_per_token_logps_and_entropies` | each prompt is computed once per group (`shared_prefix`) |
+| `_compute_loss` | answers left out of a forward still count (or not) in the mean |
+| `_save_checkpoint` | atomic (`AtomicCheckpoints`) |
+
+The loss itself, clipping, KL and the metrics are TRL's. The policy ratio is taken to the probabilities that the sampler
+recorded, so that sampling in another precision is corrected for, not overlooked.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from trl import GRPOConfig, GRPOTrainer
+
+from code_repair_rl.recipes import GrpoSection, ModelSection
+from code_repair_rl.runs import RunDir, RunListener
+from code_repair_rl.training.batches import MicroBatch, micro_batches, tensors
+from code_repair_rl.training.callbacks import TellListener, TimeBudget, Validate
+from code_repair_rl.training.checkpointing import AtomicCheckpoints
+from code_repair_rl.training.collect import Collector, rollout_metrics
+from code_repair_rl.training.settings import lora_config, trainer_arguments
+from code_repair_rl.training.sft import model_path, save_model
+from code_repair_rl.training.shared_prefix import completion_logprobs
+
+_METRICS = {
+    "loss": "train/loss",
+    "learning_rate": "train/learning_rate",
+    "grad_norm": "train/grad_norm",
+    "entropy": "train/entropy",
+    "kl": "train/kl",
+    "clip_ratio/region_mean": "train/clipped",
+    "clip_ratio/low_mean": "train/clipped_low",
+    "clip_ratio/high_mean": "train/clipped_high",
+}
+
+_MEAN_OVER_ROWS = ("grpo", "dr_grpo")
+"""Losses that TRL averages over the rows of a micro-batch; the others already count tokens over the whole step."""
+
+_STREAM_FILE = "task_stream.json"
+
+
+class RepairGRPOTrainer(AtomicCheckpoints, GRPOTrainer):  # type: ignore[misc]
+    """TRL's GRPO trainer, fed by a `Collector`."""
+
+    def __init__(self, *, collector: Collector, **arguments: Any) -> None:
+        super().__init__(reward_funcs=_rewarded_by_the_collector, **arguments)
+        self.collector = collector
+        self.run, self.listener = collector.run, collector.listener
+
+    def extra_state(self) -> dict[str, str]:
+        """The position in the task stream."""
+        return {_STREAM_FILE: self.collector.stream.state()}
+
+    def _prepare_inputs(self, generation_batch: Any) -> dict[str, Any]:
+        """The next micro-batch; at the first of a step, its rollouts are collected. TRL's own rows are ignored."""
+        per_step = self.args.gradient_accumulation_steps
+        place = self._step % per_step
+        if place == 0 or self._buffered_inputs is None:
+            step = self.state.global_step + 1
+            self.model.eval()
+            groups = self.collector.collect(step)
+            self.model.train()
+            self.listener.on_metrics(step, rollout_metrics(groups))
+            self.listener.on_phase(step, "train")
+            batches = micro_batches(groups, per_step, keep_silent=self.beta != 0.0)
+            self._buffered_inputs = [self._inputs(batch, batches) for batch in batches]
+        inputs: dict[str, Any] = self._buffered_inputs[place]
+        return inputs
+
+    def _inputs(self, batch: MicroBatch, siblings: list[MicroBatch]) -> dict[str, Any]:
+        if not batch.rows:
+            return {}
+        inputs: dict[str, Any] = tensors(batch.rows, self._tokenizer.pad_token_id, self.accelerator.device)
+        if self.mask_truncated_completions:
+            stopped = [row.finish_reason == "stop" for row in batch.rows]
+            inputs["completion_mask"] *= torch.tensor(stopped, device=self.accelerator.device)[:, None]
+        inputs["num_items_in_batch"] = torch.tensor(
+            sum(len(row.token_ids) for sibling in siblings for row in sibling.rows), device=self.accelerator.device
+        )
+        inputs["loss_scale"] = batch.loss_scale
+        if self.beta != 0.0:
+            inputs["ref_per_token_logps"] = self._reference_logprobs(inputs)
+        return inputs
+
+    @torch.no_grad()
+    def _reference_logprobs(self, inputs: dict[str, Any]) -> torch.Tensor:
+        """(B, T) log-probabilities under the reference policy: the model before training, or the adapter disabled."""
+        ids = torch.cat([inputs["prompt_ids"], inputs["completion_ids"]], dim=1)
+        mask = torch.cat([inputs["prompt_mask"], inputs["completion_mask"]], dim=1)
+        model = self.ref_model or self.accelerator.unwrap_model(self.model)
+        with nullcontext() if self.ref_model is not None else model.disable_adapter():
+            logprobs, _, _ = self._get_per_token_logps_and_entropies(model, ids, mask, inputs["completion_ids"].size(1))
+        return logprobs
+
+    def _get_per_token_logps_and_entropies(
+        self,
+        model: Any,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        logits_to_keep: int,
+        *_: Any,
+        **__: Any,
+    ) -> tuple[torch.Tensor, torch.Tensor | None, None]:
+        """Log-probabilities and entropies (B, T) of the completions, each distinct prompt computed once."""
+        width = input_ids.size(1) - logits_to_keep
+        prompts: list[tuple[int, ...]] = []
+        groups: list[list[list[int]]] = []
+        for ids, mask in zip(input_ids.tolist(), attention_mask.tolist(), strict=True):
+            prompt = tuple(token for token, seen in zip(ids[:width], mask[:width], strict=True) if seen)
+            if not prompts or prompts[-1] != prompt:
+                prompts.append(prompt)
+                groups.append([])
+            groups[-1].append([token for token, seen in zip(ids[width:], mask[width:], strict=True) if seen])
+        with self.accelerator.autocast():
+            found = completion_logprobs(
+                model, prompts, groups, temperature=self.temperature, with_entropy=True, width=logits_to_keep
+            )
+        return found.logprobs, found.entropy, None
+
+    def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
+        """TRL's loss, weighted so that the micro-batches of a step add up to the mean over all its answers."""
+        if not inputs:  # every answer of these groups has advantage 0: no loss, no gradient
+            return torch.zeros((), requires_grad=True, device=self.accelerator.device)
+        loss: torch.Tensor = super()._compute_loss(model, inputs)
+        return loss * inputs["loss_scale"] if self.loss_type in _MEAN_OVER_ROWS else loss
+
+
+def train_grpo(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    collector: Collector,
+    *,
+    settings: GrpoSection,
+    model_settings: ModelSection,
+    seed: int,
+    run: RunDir,
+    listener: RunListener,
+    validate: Callable[[int], float] | None,
+) -> Path:
+    """Train `model` in place with GRPO, and leave the result in `run.path / "model"`.
+
+    The result is the best model by validation, or the last one where `validate` is None. Goes on from the run's last
+    good checkpoint; steps after it whose rollouts were recorded are trained on again, not sampled again.
+
+    Args:
+        collector: makes the rollouts; its engine samples from this very model.
+        validate: the validation pass rate of the model as it is now, given the step.
+    """
+    micro_batch_count = settings.tasks_per_step // settings.groups_per_micro_batch
+    config = GRPOConfig(
+        **trainer_arguments(run, model_settings, seed=seed, steps=settings.steps),
+        per_device_train_batch_size=settings.groups_per_micro_batch * settings.completions_per_task,
+        gradient_accumulation_steps=micro_batch_count,
+        steps_per_generation=micro_batch_count,
+        num_generations=settings.completions_per_task,
+        learning_rate=settings.learning_rate,
+        warmup_steps=settings.warmup_steps,
+        max_grad_norm=settings.max_grad_norm,
+        save_steps=settings.save_every,
+        max_completion_length=settings.max_new_tokens,
+        temperature=settings.temperature,
+        beta=settings.kl_beta,
+        epsilon=settings.clip_low,
+        epsilon_high=settings.clip_high,
+        delta=settings.ratio_cap,
+        loss_type=settings.loss,
+        scale_rewards=settings.scale_rewards,
+        importance_sampling_level=settings.importance_sampling,
+        mask_truncated_completions=settings.mask_truncated,
+        shuffle_dataset=False,
+        log_completions=False,
+    )
+    trainer = RepairGRPOTrainer(
+        collector=collector,
+        model=model,
+        args=config,
+        # One row per group of a step: TRL only counts them.
+        train_dataset=Dataset.from_dict({"prompt": [""] * (settings.tasks_per_step * settings.steps)}),
+        processing_class=tokenizer,
+        peft_config=lora_config(model_settings),
+        callbacks=[TellListener(listener, _METRICS), TimeBudget(run, settings.max_minutes)],
+    )
+    if validate is not None:
+        keep = functools.partial(save_model, trainer.model, tokenizer, run)
+        trainer.add_callback(Validate(settings.validate_every, validate, keep, run))
+    checkpoint = run.latest_good_checkpoint()
+    if checkpoint is not None:
+        collector.stream.restore((checkpoint.path / _STREAM_FILE).read_text())
+    trainer.train(resume_from_checkpoint=str(checkpoint.path) if checkpoint else None)
+    return model_path(run) if validate is not None else save_model(trainer.model, tokenizer, run)
+
+
+def _rewarded_by_the_collector(**_: Any) -> list[float]:
+    raise AssertionError("TRL asked for a reward: the collector gives them")
