@@ -35,12 +35,13 @@ def _options(
 
 def _commands() -> None:
     """Let every command module add its commands."""
-    from code_repair_rl.cli import doctor, fix, model, tasks
+    from code_repair_rl.cli import doctor, fix, grade, model, tasks
 
     model.add_to(app)
     tasks.add_to(app)
     doctor.add_to(app)
     fix.add_to(app)
+    grade.add_to(app)
 
 
 _commands()

@@ -108,7 +108,7 @@ class FunctionWorker:
                 known = {"path": tests.path, "entry_point": tests.entry_point}
                 candidate.start({"files": _sources(files), **known}, limits, one_end)
                 trusted.start({**_trusted_payload(oracle, tests, calls), **known}, trusted_limits, other_end, result_in)
-            report = _report(result, began + trusted_limits.wall_seconds + 1.0)
+            report = read_report(result, began + trusted_limits.wall_seconds + 1.0)
         trusted_end = trusted.finish(stop_after=0.2)
         gone = report is not None and report["stopped"] == "gone"
         candidate_end = candidate.finish(stop_after=_LAST_WORD_SECONDS if gone else 0.0)
@@ -123,7 +123,7 @@ class FunctionWorker:
     def _servers(self, limits: Limits) -> tuple[ForkServer, ForkServer]:
         if self._candidate is None:
             self._candidate = ForkServer(
-                _programs("wire", "tree", "candidate"),
+                programs("wire", "tree", "candidate"),
                 preload=_PRELOAD,
                 isolated=self._isolated,
                 nested=self._nested,
@@ -131,7 +131,7 @@ class FunctionWorker:
             )
         if self._trusted is None:
             self._trusted = ForkServer(
-                _programs("wire", "tree", "trusted"), preload=_PRELOAD, isolated=self._isolated, disk_bytes=1 << 20
+                programs("wire", "tree", "trusted"), preload=_PRELOAD, isolated=self._isolated, disk_bytes=1 << 20
             )
         return self._candidate, self._trusted
 
@@ -151,7 +151,7 @@ def _trusted_payload(oracle: Mapping[str, str], tests: FunctionTests, calls: int
     }
 
 
-def _report(result: socket.socket, deadline: float) -> Mapping[str, Any] | None:
+def read_report(result: socket.socket, deadline: float) -> Mapping[str, Any] | None:
     """The trusted side's report: its first message, whole; None where it hung up or the time is over."""
     data = bytearray()
     try:
@@ -173,7 +173,8 @@ def _report(result: socket.socket, deadline: float) -> Mapping[str, Any] | None:
 
 
 @cache
-def _programs(*names: str) -> tuple[tuple[str, str], ...]:
+def programs(*names: str) -> tuple[tuple[str, str], ...]:
+    """Dotted name and source of programs that run inside."""
     package = "code_repair_rl.grading.inside"
     folder = package_files(package)
     return tuple((f"{package}.{name}", folder.joinpath(f"{name}.py").read_text(encoding="utf-8")) for name in names)

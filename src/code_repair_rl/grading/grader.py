@@ -18,6 +18,8 @@ from code_repair_rl.grading.cache import VerdictCache, key_of, measure_key_of
 from code_repair_rl.grading.canary import canary_passes
 from code_repair_rl.grading.function_worker import FunctionWorker
 from code_repair_rl.grading.judge import Expectation, expectation, judge
+from code_repair_rl.grading.policy import protected_paths
+from code_repair_rl.grading.repository import RepositoryWorker, judge_repository
 from code_repair_rl.grading.verdict import Outcome, Verdict
 from code_repair_rl.sandbox import FUNCTION, Limits, Sandbox, select_backend
 from code_repair_rl.sandbox.fork_server import ServerBroken
@@ -58,8 +60,8 @@ class Grader:
         self._tolerance = tolerance
         self._workers = workers
         self._cache = VerdictCache(cache)
-        self._idle: queue.LifoQueue[FunctionWorker] = queue.LifoQueue()
-        self._all: list[FunctionWorker] = []
+        self._idle: queue.LifoQueue[_Worker] = queue.LifoQueue()
+        self._all: list[_Worker] = []
         self._expected: dict[str, Expectation | str] = {}
         self._in_flight: dict[str, Future[Verdict]] = {}
         self._lock = threading.Lock()
@@ -159,9 +161,7 @@ class Grader:
 
     def _graded(self, task: Task, files_after: Mapping[str, str]) -> Verdict:
         if isinstance(task.tests, RepositoryTests):
-            from code_repair_rl.grading.repository import grade_repository
-
-            return grade_repository(self._sandbox, task, task.tests, files_after)
+            return self._repository(task, task.tests, files_after)
         assert isinstance(task.tests, FunctionTests)
         return self._function(task, task.tests, files_after)
 
@@ -189,7 +189,7 @@ class Grader:
         for _ in range(2):
             worker = self._borrow()
             try:
-                found = worker.check(files, oracle, tests, limits, expected.calls if expected else None)
+                found = worker.function.check(files, oracle, tests, limits, expected.calls if expected else None)
             except (ServerBroken, MachineryFailed, OSError) as error:
                 broken.append(str(error))
                 continue
@@ -198,6 +198,10 @@ class Grader:
             if sets_measure_for is not None:
                 self._expected[sets_measure_for] = expectation(found)
             return judge(found, expected, self.isolation)
+        return self._after_breaking_twice(broken)
+
+    def _after_breaking_twice(self, broken: list[str]) -> Verdict:
+        """Ours to retry, theirs to score: where a known answer fares well, the cause lay with the answer."""
         if canary_passes(self._borrowed_once):
             evidence = ("the answer broke its worker twice, while a known answer was graded without trouble", *broken)
             return Verdict(Outcome.CRASHED, evidence=evidence, isolation=self.isolation)
@@ -208,11 +212,25 @@ class Grader:
     ) -> Verdict | None:
         worker = self._borrow()
         try:
-            return judge(worker.check(files, oracle, tests, FUNCTION, None), None, self.isolation)
+            return judge(worker.function.check(files, oracle, tests, FUNCTION, None), None, self.isolation)
         except (ServerBroken, MachineryFailed, OSError):
             return None
         finally:
             self._idle.put(worker)
+
+    def _repository(self, task: Task, tests: RepositoryTests, files_after: Mapping[str, str]) -> Verdict:
+        broken: list[str] = []
+        for _ in range(2):
+            worker = self._borrow()
+            try:
+                run = worker.repository.run(task.files, files_after, tests)
+            except (ServerBroken, OSError) as error:
+                broken.append(str(error))
+                continue
+            finally:
+                self._idle.put(worker)
+            return judge_repository(run, tests, self.isolation)
+        return self._after_breaking_twice(broken)
 
     def _expectation(
         self, task: Task, tests: FunctionTests, oracle: Mapping[str, str]
@@ -227,7 +245,7 @@ class Grader:
                 return _NoVerdict("; ".join(verdict.evidence))
         return known
 
-    def _borrow(self) -> FunctionWorker:
+    def _borrow(self) -> _Worker:
         if os.getpid() != self._pid:  # a forked copy must not talk to its parent's jails
             self._pid = os.getpid()
             self._make_workers()
@@ -235,10 +253,22 @@ class Grader:
 
     def _make_workers(self) -> None:
         isolated = self._sandbox.name != "unsafe_local"
-        self._all = [FunctionWorker(isolated=isolated, nested=True) for _ in range(self._workers)]
+        self._all = [_Worker(isolated) for _ in range(self._workers)]
         self._idle = queue.LifoQueue()
         for worker in self._all:
             self._idle.put(worker)
+
+
+class _Worker:
+    """The jails of one worker, started when first needed."""
+
+    def __init__(self, isolated: bool) -> None:
+        self.function = FunctionWorker(isolated=isolated, nested=True)
+        self.repository = RepositoryWorker(isolated=isolated)
+
+    def close(self) -> None:
+        self.function.close()
+        self.repository.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,8 +298,6 @@ def grade(task: Task, completion_text: str) -> Verdict:
 
 def _protected(task: Task) -> tuple[str, ...]:
     if isinstance(task.tests, RepositoryTests):
-        from code_repair_rl.grading.policy import protected_paths
-
         return protected_paths(task.tests)
     return ()
 

@@ -63,6 +63,8 @@ class ForkServer:
         preload: modules of the standard library to import once.
         isolated: False runs it without any jail (`unsafe_local`).
         nested: whether each job gets namespaces of its own within the jail.
+        disk_bytes: of the writable /tmp, where jobs are not `nested` and so share it.
+        python_path: folders of this machine, mounted read-only, that modules are imported from.
     """
 
     def __init__(
@@ -73,6 +75,7 @@ class ForkServer:
         isolated: bool = True,
         nested: bool = False,
         disk_bytes: int = 0,
+        python_path: Sequence[str] = (),
     ) -> None:
         self._slot = next(_slots)
         self._isolated = isolated
@@ -81,10 +84,16 @@ class ForkServer:
         filter_fd = filter_descriptor(seccomp_filter(allow=_NESTING_CALLS if nested else ())) if isolated else None
         command: list[str] = []
         if isolated:
-            layout = JailLayout(folder_bytes=0 if nested else disk_bytes or 1 << 20, nested=nested)
+            layout = JailLayout(
+                folder_bytes=0 if nested else disk_bytes or 1 << 20,
+                nested=nested,
+                read_only={path: path for path in python_path},
+            )
             command = jail_command(layout, seccomp_fd=filter_fd, slot=self._slot)
-            command[-1:-1] = ["--setenv", "PYTHONHASHSEED", "0"]
-        environment = {} if isolated else base_environment() | {"PYTHONHASHSEED": "0"}
+        own = {"PYTHONHASHSEED": "0"} | ({"PYTHONPATH": ":".join(python_path)} if python_path else {})
+        for name, value in own.items() if isolated else ():
+            command[-1:-1] = ["--setenv", name, value]
+        environment = {} if isolated else base_environment() | own
         try:
             self._process: subprocess.Popen[bytes] = subprocess.Popen(
                 [*command, interpreter(), *_PYTHON_FLAGS, "-c", _server_source()],
