@@ -125,7 +125,7 @@ def _locate_all(path: str, lines: Sequence[str], edit: FileEdit, tolerance: Tole
     """Where all hunks stand, from the top of the file to its end."""
     if not edit.hunks:
         return []
-    file = SearchableFile(path, lines)
+    file = SearchableFile(path, lines, hunks=len(edit.hunks))
     located = [_locate(file, hunk, tolerance, ending) for hunk in edit.hunks]
     if len(located) == 1:
         return located

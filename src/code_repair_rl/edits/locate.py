@@ -10,6 +10,8 @@ from code_repair_rl.edits.patch import Hunk, Tolerance
 
 MAX_PLACES = 100
 """Most places that an ambiguous search reports."""
+_INDEX_FROM_HUNKS = 16
+"""Hunks from which on an index of the file's lines is quicker than searching its text for each."""
 _BLANKS = " \t\r\f\v"
 
 
@@ -27,10 +29,11 @@ class Located:
 class SearchableFile:
     """The lines of one file, ready to be searched by many hunks."""
 
-    def __init__(self, path: str, lines: Sequence[str]) -> None:
+    def __init__(self, path: str, lines: Sequence[str], *, hunks: int = 1) -> None:
         self.path = path
         self.lines = lines
         self._bodies: dict[Tolerance, str] = {}
+        self._where = _index(lines) if hunks >= _INDEX_FROM_HUNKS else None
 
     def locate(self, hunk: Hunk, tolerance: Tolerance) -> Located:
         """The place of `hunk`'s SEARCH under the strictest rung that finds one.
@@ -86,6 +89,8 @@ class SearchableFile:
         """0-based lines at which the search stands; of more than `MAX_PLACES`, the first ones (and `at`)."""
         if rung is Tolerance.INDENTATION and not any(line.strip(_BLANKS) for line in hunk.search):
             return []
+        if rung is Tolerance.EXACT and (indexed := self._indexed_places(hunk.search)) is not None:
+            return indexed
         simplify = _SIMPLIFY[rung]
         body = self._bodies.get(rung)
         if body is None:
@@ -106,6 +111,20 @@ class SearchableFile:
                 break
             position = body.find(needle, position + 1)
         return places
+
+    def _indexed_places(self, search: tuple[str, ...]) -> list[int] | None:
+        """As `_places` for exact matches, by the search's rarest line; None where that is no quicker."""
+        if self._where is None:
+            return None
+        offset, rarest = 0, self._where.get(search[0], [])
+        for number, line in enumerate(search):
+            places = self._where.get(line, [])
+            if len(places) < len(rarest):
+                offset, rarest = number, places
+        if len(rarest) > MAX_PLACES:
+            return None
+        starts = [place - offset for place in rarest if place >= offset]
+        return [start for start in starts if tuple(self.lines[start : start + len(search)]) == search]
 
     def _located(self, hunk: Hunk, begin: int, rung: Tolerance) -> Located:
         end = begin + len(hunk.search)
@@ -155,6 +174,13 @@ class SearchableFile:
             places=numbers,
             hint="add the lines above or below to SEARCH and REPLACE until only one place fits",
         )
+
+
+def _index(lines: Sequence[str]) -> dict[str, list[int]]:
+    where: dict[str, list[int]] = {}
+    for number, line in enumerate(lines):
+        where.setdefault(line, []).append(number)
+    return where
 
 
 def _body(lines: Sequence[str], simplify: Callable[[str], str] | None) -> str:

@@ -21,13 +21,10 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 
 from code_repair_rl.edits.errors import EditError, EditErrorKind
+from code_repair_rl.edits.limits import MAX_CHARACTERS, Budget, check_length
 from code_repair_rl.edits.patch import FileEdit, Hunk, LineEndings, Patch
 from code_repair_rl.edits.paths import check_path, read_path
 
-MAX_CHARACTERS = 32 * 2**20
-"""Longest text that is read, by default."""
-MAX_BLOCKS = 100_000
-"""Most blocks that one text may hold."""
 MAX_LINE_NUMBER_DIGITS = 9
 
 _EVENT = (
@@ -56,12 +53,7 @@ def parse(text: str, *, max_characters: int = MAX_CHARACTERS) -> Patch:
         EditError: with `kind` and `line`: there is no edit, or any part of it breaks the grammar. Nothing is guessed
             and nothing is skipped: one bad block refuses the whole answer.
     """
-    if len(text) > max_characters:
-        raise EditError(
-            EditErrorKind.TOO_LARGE,
-            f"the answer has {len(text)} characters, more than {max_characters}",
-            hint="write only the lines that change",
-        )
+    check_length(text, max_characters)
     if not text.isascii() and (found := _SURROGATE.search(text)):
         raise EditError(
             EditErrorKind.NOT_TEXT,
@@ -106,18 +98,19 @@ class _Reader:
         self.text = text
         self.counted = (0, 1)
         """A position and its line number: numbers are counted on from here, so that all of them cost one pass."""
+        self.budget = Budget()
         self.drop_drafts()
 
     def drop_drafts(self) -> None:
         self.sections: dict[str | None, _Section] = {}
         self.current: _Section | None = None
-        self.blocks = 0
         self.empty_patch: int | None = None
         self.at_line: int | None = None
 
     def read(self) -> Patch:
         position = 0
         while found := _HERE.match(self.text, position) or _AHEAD.search(self.text, position):
+            self.budget.take_piece()
             begin, end = found.span()
             if found["search"] is not None:
                 position = self.block(len(found["search"]), position, begin, end)
@@ -156,9 +149,6 @@ class _Reader:
 
     def block(self, length: int, gap: int, begin: int, end: int) -> int:
         """Read the block whose opening marker is at `begin` to `end`; `gap` is where the text before it begins."""
-        self.blocks += 1
-        if self.blocks > MAX_BLOCKS:
-            raise self.refuse(EditErrorKind.TOO_LARGE, f"the answer has more than {MAX_BLOCKS} blocks", begin)
         section = self.section_above(gap, begin)
         divider = self.marker(length, end)
         if divider is None or divider["divider"] is None:
@@ -293,7 +283,7 @@ class _Reader:
     def unified_diff(self, begin: int) -> int:
         from code_repair_rl.edits.unified import read_unified
 
-        edit, end = read_unified(self.text, begin, self.line_at(begin))
+        edit, end = read_unified(self.text, begin, self.line_at(begin), self.budget)
         if edit is None:
             return end
         if edit.path in self.sections:

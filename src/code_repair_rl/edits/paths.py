@@ -50,6 +50,8 @@ def read_path(line: str) -> str | None:
     text = line.strip(" \t\r")
     if not text or len(text) > 4 * _LONGEST_BARE:
         return None
+    if _reads_as_bare(text):
+        return text
     if text.startswith('"'):
         return _json_path(text)
     if text.startswith("#"):

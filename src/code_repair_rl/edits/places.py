@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-_COMPARISONS_PER_LINE = 8
-_LEAST_COMPARISONS = 20_000
-"""Candidates compared line by line before the search goes over to doubling: only files of endless repetition do."""
+_COMPARISONS_PER_LINE = 50
+_LEAST_COMPARISONS = 200_000
+"""Candidates compared for one file before the search goes over to doubling: only files of endless repetition do."""
 
 
 class LinePlaces:
@@ -18,6 +18,7 @@ class LinePlaces:
         for number, line in enumerate(lines):
             self.where.setdefault(line, []).append(number)
         self._body: str | None = None
+        self._left = _LEAST_COMPARISONS + _COMPARISONS_PER_LINE * len(lines)
 
     def grow_until_unique(self, begin: int, end: int) -> tuple[int, int]:
         """The range with the lines above and below that it takes for no other place of the file to have the same.
@@ -30,11 +31,12 @@ class LinePlaces:
             above = len(self.where[lines[low - 1]]) if low > 0 else len(lines) + 1
             below = len(self.where[lines[low]]) if low < len(lines) else len(lines) + 1
             low, high = (low - 1, high) if above <= below else (low, high + 1)
+        if self._left < 0:
+            return self._double_until_unique(low, high)
         others = self._other_places(low, high)
-        left = _LEAST_COMPARISONS + _COMPARISONS_PER_LINE * len(lines)
         while others:
-            left -= 2 * len(others)
-            if left < 0:
+            self._left -= 2 * len(others)
+            if self._left < 0:
                 return self._double_until_unique(low, high)
             size = high - low
             up = [place for place in others if place > 0 and lines[place - 1] == lines[low - 1]] if low > 0 else others
@@ -59,6 +61,7 @@ class LinePlaces:
         lines, wanted = self.lines, self.lines[low:high]
         rarest = min(range(low, high), key=lambda number: len(self.where[lines[number]]))
         offset = rarest - low
+        self._left -= len(self.where[lines[rarest]])
         return [
             place - offset
             for place in self.where[lines[rarest]]
@@ -72,7 +75,7 @@ class LinePlaces:
         """Not the least context, but found in time that hardly grows with the number of places."""
         if self._body is None:
             self._body = "\n" + "\n".join(self.lines) + "\n"
-        step = max(1, high - low)
+        step = 1
         while not self._is_unique(self._body, low, high):
             low, high = max(0, low - step), min(len(self.lines), high + step)
             step *= 2

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from code_repair_rl.edits.errors import EditError, EditErrorKind
+from code_repair_rl.edits.limits import Budget
 from code_repair_rl.edits.lines import split_lines
 from code_repair_rl.edits.matching import Change, line_changes
 from code_repair_rl.edits.patch import FileEdit, Hunk, LineEndings
@@ -32,15 +33,15 @@ _NOWHERE = "/dev/null"
 _NO_NEWLINE = "\\ No newline at end of file"
 
 
-def read_unified(text: str, begin: int, line: int) -> tuple[FileEdit | None, int]:
+def read_unified(text: str, begin: int, line: int, budget: Budget) -> tuple[FileEdit | None, int]:
     """The section of one file that starts at `begin` (1-based `line` of the text), and where it ends.
 
     None in place of an edit: the section changes nothing but the file's mode.
 
     Raises:
-        EditError: `MALFORMED_DIFF`, `NOT_TEXT` or `PATH_OUTSIDE`.
+        EditError: `MALFORMED_DIFF`, `NOT_TEXT`, `PATH_OUTSIDE` or `TOO_LARGE`.
     """
-    return _Section(text, begin, line).read()
+    return _Section(text, begin, line, budget).read()
 
 
 @dataclass(slots=True)
@@ -48,6 +49,7 @@ class _Section:
     text: str
     position: int
     line: int
+    budget: Budget
 
     def read(self) -> tuple[FileEdit | None, int]:
         first_line = self.line
@@ -157,6 +159,8 @@ class _Section:
         counted = header[1] is not None
         if not counted and (next_file := _NEXT_FILE.search(body)) is not None:
             body = body[: next_file.start()]
+        self.budget.take_piece()
+        self.budget.take_diff_rows(body.count("\n"))
         rows = body.split("\n")
         if not rows[-1]:
             rows.pop()
