@@ -230,7 +230,7 @@ def _optional() -> list[Check]:
     wanted = {
         "deepspeed": ("DeepSpeed", "`pip install deepspeed`, only to train on several GPUs"),
         "vllm": ("vLLM", "`pip install vllm` into an environment of its own, only to sample on GPUs"),
-        "wandb": ("W&B", "`pip install wandb`, only to log there (`tracking=wandb`); offline mode works without login"),
+        "wandb": ("W&B", "`pip install wandb`, only to log there (`tracking.wandb=offline` needs no login)"),
         "trackio": ("trackio", "`pip install trackio`, only to log there; it stays on this machine"),
     }
     checks = []
