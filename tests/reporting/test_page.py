@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from code_repair_rl.reporting import report
+from code_repair_rl.reporting import write_report
 from tests.reporting.browser import Browser, chromium
 from tests.reporting.recorded import HOSTILE, recorded_run
 
@@ -16,7 +16,7 @@ from tests.reporting.recorded import HOSTILE, recorded_run
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     runs = [recorded_run(tmp_path_factory.mktemp("runs") / f"seed-{seed}", seed=seed) for seed in range(2)]
-    return report(runs)
+    return write_report(runs)
 
 
 @pytest.fixture(scope="module")
@@ -150,7 +150,7 @@ def test_dark_and_light_differ_and_stay_readable(browser: Browser, page: Path) -
 @pytest.mark.slow
 def test_ten_thousand_rollouts_stay_quick(browser: Browser, tmp_path: Path) -> None:
     run = recorded_run(tmp_path / "large", steps=157, groups=8, group_size=8)
-    path = report([run])
+    path = write_report([run])
     assert path.stat().st_size < 25e6
     browser.open(url(path, "rollouts"))
     assert browser.run("report.index.rollouts.count") > 10_000

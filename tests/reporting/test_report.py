@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from code_repair_rl.errors import BadInput
-from code_repair_rl.reporting import report
+from code_repair_rl.reporting import write_report
 from code_repair_rl.reporting.packing import packed
 from code_repair_rl.reporting.rollout_data import line_operations
 from code_repair_rl.runs import RunDir
@@ -27,7 +27,7 @@ def embedded(page: str, name: str) -> Any:
 
 def test_the_report_is_one_file_that_names_nothing_outside_itself(tmp_path: Path) -> None:
     run = recorded_run(tmp_path / "run")
-    path = report([run])
+    path = write_report([run])
     assert path == run.report_path
     page = path.read_text()
     assert "default-src 'none'" in page
@@ -38,7 +38,7 @@ def test_the_report_is_one_file_that_names_nothing_outside_itself(tmp_path: Path
 
 def test_the_report_holds_every_rollout_and_every_evaluation(tmp_path: Path) -> None:
     run = recorded_run(tmp_path / "run")
-    page = report([run]).read_text()
+    page = write_report([run]).read_text()
     index = embedded(page, "index")
     assert index["rollouts"]["count"] == 6 * 4 * 4 + 3 * 3 * 2
     assert [row["name"] for row in index["table"]] == ["base", "sft", "grpo"]
@@ -52,7 +52,7 @@ def test_the_report_holds_every_rollout_and_every_evaluation(tmp_path: Path) -> 
 
 def test_several_runs_are_pooled_over_their_seeds(tmp_path: Path) -> None:
     runs = [recorded_run(tmp_path / f"seed-{seed}", steps=2, seed=seed) for seed in range(3)]
-    index = embedded(report(runs, tmp_path / "all.html").read_text(), "index")
+    index = embedded(write_report(runs, tmp_path / "all.html").read_text(), "index")
     titles = [c["title"] for c in index["comparisons"]]
     assert "3 runs pooled: sft → grpo" in titles
     assert "seed-1: base → sft" in titles
@@ -64,23 +64,23 @@ def test_several_runs_are_pooled_over_their_seeds(tmp_path: Path) -> None:
 
 def test_a_run_without_anything_yet_still_has_a_report(tmp_path: Path) -> None:
     run = RunDir.create(tmp_path / "run", {"name": "empty"}, resume=False)
-    assert embedded(report([run]).read_text(), "index")["rollouts"]["count"] == 0
+    assert embedded(write_report([run]).read_text(), "index")["rollouts"]["count"] == 0
 
 
 def test_what_is_not_an_evaluation_becomes_a_note(tmp_path: Path) -> None:
     run = recorded_run(tmp_path / "run", steps=1)
     run.write_eval("mine", {"accuracy": 1})
     notes: list[str] = []
-    report([run], warn=notes.append)
+    write_report([run], warn=notes.append)
     assert len(notes) == 1
     assert "eval/mine.json is not shown" in notes[0]
 
 
 def test_what_is_not_a_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"no recipe\.yaml"):
-        report([tmp_path])
+        write_report([tmp_path])
     with pytest.raises(BadInput, match="no run to report on"):
-        report([])
+        write_report([])
 
 
 @given(st.recursive(st.none() | st.floats() | st.text(), lambda inner: st.lists(inner, max_size=3), max_leaves=8))

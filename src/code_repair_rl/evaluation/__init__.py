@@ -12,7 +12,7 @@ from code_repair_rl.evaluation.comparison import (
     smallest_detectable,
 )
 from code_repair_rl.evaluation.estimates import Estimate, difference, pass_at_k, rate, wilson
-from code_repair_rl.evaluation.loop import Progress, choose_tasks, evaluate
+from code_repair_rl.evaluation.loop import Progress, evaluate
 from code_repair_rl.evaluation.result import EvalResult, SampleResult, Summary, TaskResult, breakdown, summary
 
 __all__ = [
@@ -25,7 +25,6 @@ __all__ = [
     "Summary",
     "TaskResult",
     "breakdown",
-    "choose_tasks",
     "compare",
     "compare_pooled",
     "detection_power",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -137,15 +136,6 @@ def evaluate(
         tasks=tuple(results),
         left_out=len(tasks) - len(kept),
     )
-
-
-def choose_tasks(tasks: Sequence[Task], count: int | None, seed: int) -> list[Task]:
-    """At most `count` of the tasks, the same ones for the same seed, in an order that mixes problems.
-
-    Each task is placed by a hash of the seed and its id, so that which tasks are drawn does not depend on the others.
-    """
-    ordered = sorted(tasks, key=lambda t: hashlib.sha256(f"{seed}\x1f{t.task_id}".encode()).digest())
-    return ordered if count is None else ordered[:count]
 
 
 def sample_result(task: Task, row: RolloutRow) -> SampleResult:

@@ -80,6 +80,7 @@ def table_row(run: str, name: str, result: EvalResult) -> dict[str, Any]:
 def comparisons(runs: Sequence[tuple[str, Mapping[str, EvalResult]]]) -> list[dict[str, Any]]:
     """Every paired comparison that the evaluations allow, with p values corrected over all of them (Holm)."""
     found: dict[str, Comparison] = {}
+    runs = [(label, results) for label, results in runs if results]
     for label, results in runs:
         prefix = f"{label}: " if len(runs) > 1 else ""
         for before, after in _pairs_of(list(results)):

@@ -16,6 +16,7 @@ from rich.text import Text
 from code_repair_rl.runs import RolloutRow, RunDir, RunListener
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
+_SHOWN_METRICS = ("loss", "kl", "entropy")
 _SHOWN_STEPS = 40
 _STEPS_FOR_ESTIMATE = 8
 """Time left is told from the last steps: they say more about the next ones than the first, cold ones."""
@@ -119,11 +120,15 @@ class LiveDisplay(RunListener):
         """Draw for the last time."""
         self._finish_step()
         self._phase = status
+        if self._live is None:
+            self._line(f"{self._title}: {status} after {self._done} of {self._total} steps")
+        self.close()
+
+    def close(self) -> None:
+        """Give the terminal back; for a run that ended without saying so."""
         if self._live is not None:
             self._live.stop()
             self._live = None
-        else:
-            self._line(f"{self._title}: {status} after {self._done} of {self._total} steps")
 
     def seconds_left(self) -> float | None:
         """From the mean of the last steps, less what the current one has taken; None before the first has ended."""
@@ -153,8 +158,8 @@ class LiveDisplay(RunListener):
             parts.append(f"pass {100 * self._pass_rates[-1]:.0f} %")
         if self._rewards:
             parts.append(f"reward {self._rewards[-1]:.3f}")
-        if "loss" in self._metrics:
-            parts.append(f"loss {self._metrics['loss']:.4g}")
+        if "train/loss" in self._metrics:
+            parts.append(f"loss {self._metrics['train/loss']:.4g}")
         if self._tokens_per_second:
             parts.append(f"{self._tokens_per_second:.0f} tokens/s")
         left = self.seconds_left()
@@ -186,7 +191,7 @@ class LiveDisplay(RunListener):
             body.add_row("verdicts", Text(mix), "")
         if self._tokens_per_second:
             body.add_row("speed", Text(f"{self._tokens_per_second:.0f} sampled tokens/s over the step"), "")
-        shown = [(name, self._metrics[name]) for name in ("loss", "kl", "entropy") if name in self._metrics]
+        shown = [(name, self._metrics[f"train/{name}"]) for name in _SHOWN_METRICS if f"train/{name}" in self._metrics]
         if shown:
             body.add_row("metrics", Text("  ".join(f"{name} {value:.4g}" for name, value in shown)), "")
         return Group(head, body, *(Text(line, style="dim") for line in self._evaluations[-3:]))

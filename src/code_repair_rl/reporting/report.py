@@ -26,7 +26,7 @@ from code_repair_rl.runs import RolloutRow, RunDir, read_rows
 _SCRIPTS = ("dom.js", "charts.js", "code.js", "rollout.js", "viewer.js", "main.js")
 
 
-def report(
+def write_report(
     run_dirs: Sequence[RunDir | Path | str],
     out: Path | None = None,
     *,
@@ -36,7 +36,8 @@ def report(
     """Write the report of one or several runs.
 
     Args:
-        run_dirs: the runs; the first is what others are compared with.
+        run_dirs: the runs; the first is what others are compared with. Runs that lie in the folder of one (the stages
+            of a journey) belong to it and are shown, too.
         out: where to write; `report.html` in the first run by default.
         tokenizer: the model's `tokenizer.json`, for shading answers token by token; by default one that lies in the
             run, if any.
@@ -50,7 +51,7 @@ def report(
     """
     if not run_dirs:
         raise BadInput("there is no run to report on", mend="name a run directory")
-    runs = [run if isinstance(run, RunDir) else RunDir.open(run) for run in run_dirs]
+    runs = _with_stages([run if isinstance(run, RunDir) else RunDir.open(run) for run in run_dirs])
     labels = _labels(runs)
     book = RolloutBook()
     described: list[dict[str, Any]] = []
@@ -104,6 +105,16 @@ def _describe(
 def _evaluation_rows(run: RunDir, name: str) -> Iterator[list[RolloutRow]]:
     for path in sorted(run.eval_samples_path(name).glob("*.parquet")):
         yield read_rows(path)
+
+
+def _with_stages(runs: Sequence[RunDir]) -> list[RunDir]:
+    """The runs, each followed by the runs within its folder, oldest first; none twice."""
+    found: dict[Path, RunDir] = {}
+    for run in runs:
+        inside = sorted(run.path.glob("*/recipe.yaml"), key=lambda path: path.stat().st_mtime)
+        for path in (run.path, *(path.parent for path in inside)):
+            found.setdefault(path.resolve(), RunDir.open(path))
+    return list(found.values())
 
 
 def _labels(runs: Sequence[RunDir]) -> list[str]:

@@ -90,7 +90,6 @@ def _alphabet() -> dict[str, int]:
 
 
 def find_tokenizer(run_path: Path) -> Path | None:
-    """A `tokenizer.json` within a run: its own, or that of its newest checkpoint."""
-    candidates = [run_path / "tokenizer.json", run_path / "tokenizer" / "tokenizer.json"]
-    candidates += sorted((run_path / "checkpoints").glob("*/tokenizer.json"), reverse=True)
-    return next((path for path in candidates if path.is_file()), None)
+    """A `tokenizer.json` within a run: of its model, of a checkpoint, or of the model of a stage within it."""
+    patterns = ("tokenizer.json", "model/tokenizer.json", "checkpoints/*/tokenizer.json", "*/model/tokenizer.json")
+    return next((path for pattern in patterns for path in sorted(run_path.glob(pattern), reverse=True)), None)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class RunListener(Protocol):
-    """Told of everything a run does, in order. Subclass it and override what you care about."""
+    """Told of everything a run does, in order. Subclass `SilentListener` and override what you care about."""
 
     def on_start(self, run_dir: RunDir, total_steps: int) -> None:
         """The run begins, or goes on, in `run_dir`; it will end after step `total_steps`."""
@@ -36,7 +36,25 @@ class RunListener(Protocol):
 
 
 class SilentListener(RunListener):
-    """Does nothing; for callers that want to tell nobody."""
+    """Does nothing: for callers that want to tell nobody, and as the base of listeners that care about some calls."""
+
+    def on_start(self, run_dir: RunDir, total_steps: int) -> None:
+        """Nothing."""
+
+    def on_phase(self, step: int, phase: str) -> None:
+        """Nothing."""
+
+    def on_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Nothing."""
+
+    def on_rollouts(self, step: int, rows: Sequence[RolloutRow]) -> None:
+        """Nothing."""
+
+    def on_eval(self, name: str, result: Mapping[str, Any]) -> None:
+        """Nothing."""
+
+    def on_end(self, status: str) -> None:
+        """Nothing."""
 
 
 class CompositeListener(RunListener):

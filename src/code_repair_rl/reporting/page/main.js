@@ -32,7 +32,7 @@ function comparisonCard(one, viewer) {
 }
 
 function overview(index, viewer) {
-  const several = index.runs.length > 1;
+  const several = new Set(index.table.map((row) => row.run)).size > 1;
   const bars = index.table.map((row) => ({ ...row, label: several ? `${row.run}: ${row.name}` : row.name }));
   const notes = index.runs.flatMap((run) => run.notes.map((note) => `${run.label}: ${note}`));
   return [
