@@ -1,0 +1,225 @@
+"""`crrl eval`: how often a model repairs tasks, with intervals, into a run directory."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from code_repair_rl.errors import BadInput
+
+if TYPE_CHECKING:
+    from code_repair_rl.evaluation import Estimate, EvalResult, Progress
+    from code_repair_rl.rollouts import Engine
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("eval")(evaluate)
+
+
+def evaluate(
+    model: str = typer.Option(..., "--model", "-m", help="A model's name, folder (adapters too) or hub id."),
+    tasks: str = typer.Option("humaneval-bugs", "--tasks", "-t", help="A built set's name, or a task file."),
+    split: str = typer.Option("test", help="train, validation or test."),
+    hint: str = typer.Option("exact-line", help="none, failing-call, suspicious-lines or exact-line."),
+    samples: int = typer.Option(4, min=1, help="Answers per task; pass@k is given up to this k."),
+    temperature: float = typer.Option(0.8, min=0.0, max=2.0, help="0 is greedy."),
+    max_new_tokens: int = typer.Option(96, min=1, help="Longest answer."),
+    limit: int | None = typer.Option(None, min=1, help="At most this many tasks, drawn by the seed over all problems."),
+    max_prompt_tokens: int = typer.Option(512, min=16, help="Tasks with longer prompts are left out and counted."),
+    seed: int = typer.Option(0, help="The same seed asks the same tasks and samples the same answers."),
+    run: Path | None = typer.Option(None, "--run", help="Run directory to write into; runs/eval by default."),
+    name: str | None = typer.Option(None, "--name", help="The evaluation's name; from the model's by default."),
+    backend: str = typer.Option("auto", help="Sandbox to run answers in. `unsafe_local` isolates nothing."),
+    workers: int = typer.Option(2, min=1, help="How many answers are graded at once."),
+    dtype: str = typer.Option("bfloat16", help="What sampling computes in: bfloat16 or float32."),
+    as_json: bool = typer.Option(False, "--json", help="Print the result as one object."),
+) -> None:
+    """Evaluate a model: sample answers, run their tests in the sandbox, give pass@k with 95 % intervals.
+
+    Every answer is kept. An interrupted evaluation goes on when the same command is run again; a finished one is shown.
+    """
+    asked = Asked(model, tasks, split, hint, samples, temperature, max_new_tokens, seed)
+    folder = run if run is not None else Path("runs") / "eval"
+    chosen = name if name is not None else name_of(model)
+    result = _evaluated(asked, folder, chosen, limit, max_prompt_tokens, backend, workers, dtype)
+    if as_json:
+        typer.echo(json.dumps(result.to_json()))
+    else:
+        show_results({chosen: result})
+        typer.echo(f"kept in {folder / 'eval' / (chosen + '.json')}")
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What an evaluation is of; fields are named as in `EvalResult`."""
+
+    model: str
+    task_set: str
+    split: str
+    hint: str
+    samples: int
+    temperature: float
+    max_new_tokens: int
+    seed: int
+
+
+def show_results(results: dict[str, EvalResult], console: Console | None = None) -> None:
+    """Print evaluations as one table: format, apply, pass@k with their intervals."""
+    from code_repair_rl.evaluation import summary
+
+    found = {name: summary(result) for name, result in results.items()}
+    ks = sorted({k for one in found.values() for k in one.pass_at})
+    table = Table(box=None, pad_edge=False)
+    for column in ("", "tasks", "format", "apply", "right place", *(f"pass@{k}" for k in ks), "tokens", "no verdict"):
+        table.add_column(column)
+    for name, one in found.items():
+        unsafe = " (no isolation)" if results[name].stamped_unsafe else ""
+        table.add_row(
+            name + unsafe,
+            f"{one.tasks} of {one.problems} problems",
+            _percent(one.format_rate),
+            _percent(one.apply_rate),
+            _percent(one.right_place_rate),
+            *(_with_interval(one.pass_at[k]) if k in one.pass_at else "–" for k in ks),
+            "–" if math.isnan(one.mean_tokens) else f"{one.mean_tokens:.0f}",
+            str(one.no_verdict),
+        )
+    (console or Console(highlight=False)).print(table)
+
+
+def load_engine(model: str, dtype: str = "bfloat16") -> Engine:
+    """The engine that samples from a model, named as everywhere.
+
+    Raises:
+        BadInput: no such model, or no such dtype.
+    """
+    from code_repair_rl.models import load_model, load_tokenizer
+    from code_repair_rl.rollouts.local import LocalEngine
+
+    if dtype not in ("bfloat16", "float32"):
+        raise BadInput(f"sampling does not compute in {dtype!r}", mend="use bfloat16 or float32")
+    copy = None if dtype == "float32" else dtype
+    engine = LocalEngine(load_model(model), load_tokenizer(model), copy_dtype=copy)
+    engine.refresh()
+    return engine
+
+
+def name_of(model: str) -> str:
+    """A name for an evaluation, from its model's: `runs/demo/grpo/model` becomes `grpo`."""
+    parts = [part for part in Path(model).parts if part not in ("model", "checkpoints", "/", ".", "..")]
+    letters = re.sub(r"[^A-Za-z0-9._-]+", "-", parts[-1] if parts else "model").strip("-._")
+    return letters or "model"
+
+
+def _evaluated(
+    asked: Asked,
+    folder: Path,
+    name: str,
+    limit: int | None,
+    max_prompt_tokens: int,
+    backend: str,
+    workers: int,
+    dtype: str,
+) -> EvalResult:
+    from code_repair_rl.evaluation import EvalResult
+    from code_repair_rl.evaluation import evaluate as evaluate_model
+    from code_repair_rl.grading import Grader
+    from code_repair_rl.rollouts import Sampling
+    from code_repair_rl.runs import RunDir
+    from code_repair_rl.tasks import HintLevel, load_tasks
+    from code_repair_rl.tasks.draw import draw
+
+    levels = [level.value for level in HintLevel]
+    if asked.hint not in levels:
+        raise BadInput(f"there is no hint level {asked.hint!r}", mend=f"use one of {', '.join(levels)}")
+    chosen = draw(load_tasks(asked.task_set, split=asked.split), limit, asked.seed)
+    if not chosen:
+        raise BadInput(f"the set has no tasks of split {asked.split}", where=asked.task_set)
+    there = (folder / "recipe.yaml").is_file()
+    run = RunDir.open(folder) if there else RunDir.create(folder, {"name": "eval"}, resume=False)
+    if name in run.eval_names():
+        result = EvalResult.read(run.eval_path(name))
+        _require_same(result, asked, len(chosen), str(run.eval_path(name)))
+        return result
+    with run.exclusively(), Grader(backend=backend, workers=workers) as grader:
+        engine = load_engine(asked.model, dtype)
+        with _progress(len(chosen)) as on_batch:
+            result = evaluate_model(
+                engine,
+                chosen,
+                grader,
+                name=name,
+                model=asked.model,
+                task_set=asked.task_set,
+                hint=asked.hint,
+                samples=asked.samples,
+                sampling=Sampling(asked.temperature, asked.max_new_tokens, asked.seed),
+                samples_path=run.eval_samples_path(name),
+                max_prompt_tokens=max_prompt_tokens,
+                on_batch=on_batch,
+            )
+        run.write_eval(name, result.to_json())
+    return result
+
+
+def _require_same(result: EvalResult, asked: Asked, tasks: int, where: str) -> None:
+    """Refuse to show a finished evaluation as the answer to another question."""
+    differing = [key for key, value in asdict(asked).items() if getattr(result, key) != value]
+    if len(result.tasks) + result.left_out != tasks:
+        differing.append("limit")
+    if differing:
+        raise BadInput(
+            f"another evaluation of that name is there; they differ in {', '.join(differing)}",
+            where=where,
+            mend="choose another --name or --run",
+        )
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[Callable[[Progress], None]]:
+    """Batches as a progress bar in a terminal, as plain lines elsewhere."""
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    console = Console(stderr=True, highlight=False)
+    columns = (
+        TextColumn("evaluating"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("tasks, {task.description}"),
+        TimeRemainingColumn(),
+    )
+    with Bar(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("", total=total)
+
+        def tell(progress: Progress) -> None:
+            rate = f"{100 * progress.passed / progress.graded:.0f} % pass" if progress.graded else "no verdict yet"
+            speed = (
+                "read back" if progress.read_back else f"{progress.sampled_tokens / progress.wall_seconds:.0f} tokens/s"
+            )
+            bar.update(task, completed=progress.done, total=progress.total, description=f"{rate}, {speed}")
+            if not console.is_terminal:
+                console.print(f"{progress.done} of {progress.total} tasks, {rate}, {speed}", markup=False)
+
+        yield tell
+
+
+def _percent(estimate: Estimate) -> str:
+    return "–" if math.isnan(estimate.value) else f"{100 * estimate.value:.1f} %"
+
+
+def _with_interval(estimate: Estimate) -> str:
+    if math.isnan(estimate.value):
+        return "–"
+    return f"{100 * estimate.value:.1f} % ({100 * estimate.low:.1f} to {100 * estimate.high:.1f})"
