@@ -75,6 +75,8 @@ def _outcome(
     evidence = str(report["evidence"])
     if report["stopped"] == "tampered":
         return Outcome.TAMPERED, (evidence,)
+    if report["stopped"] == "memory":
+        return Outcome.OUT_OF_MEMORY, (evidence,)
     if report["stopped"] == "gone":
         return _ENDINGS.get(found.candidate.cause or Cause.CRASHED, Outcome.CRASHED), (evidence, _how(found))
     greeting = report["greeting"]
@@ -85,12 +87,10 @@ def _outcome(
     counted = expected is None or report["calls"] == expected.calls
     if held and returned and counted:
         return Outcome.PASSED, ()
-    if report["memory_errors"]:
-        return Outcome.OUT_OF_MEMORY, ("a call ended in MemoryError",)
     if held and returned and expected is not None:
         evidence = f"the tests made {report['calls']} calls instead of {expected.calls}"
     failed = next((f"{test.name}: {test.detail}" for test in tests if test.status is not TestStatus.PASSED), "")
-    return Outcome.FAILED, (evidence or failed,)
+    return Outcome.FAILED, (failed, evidence)
 
 
 def _results(found: Found, expected: Expectation | None) -> tuple[TestResult, ...]:

@@ -50,10 +50,9 @@ class Session:
         self.most_calls = most_calls
         self.calls = 0
         self.reason = ""
-        """Why no further call can be made: `gone`, `tampered`, `calls`."""
+        """Why no further call can be made: `gone`, `tampered`, `memory`, `calls`."""
         self.evidence = ""
         self.tests: list[dict[str, Any]] = []
-        self.memory_errors = 0
         self._mark = 0
         self._seen: dict[str, int] = {}
 
@@ -116,7 +115,7 @@ class Session:
             raise CandidateFailed(f"it returned {str(answer['cannot_cross'])[:200]}, which is not plain data")
         raised = answer.get("raised")
         if raised == "MemoryError":
-            self.memory_errors += 1
+            raise self.stop("memory", "a call ended in MemoryError")
         kind = _RAISABLE.get(raised) if type(raised) is str else None
         if kind is None:
             raise CandidateFailed(f"it raised {str(raised)[:100]}: {why}")
@@ -276,7 +275,6 @@ def main(payload: dict[str, Any], connection: socket.socket, result: socket.sock
         "stopped": session.reason,
         "ended": broken or "returned",
         "evidence": session.evidence,
-        "memory_errors": session.memory_errors,
     }
     wire.send(result, found)
 

@@ -208,7 +208,7 @@ def _ending(code: int, cpu_seconds: float, most_cpu_seconds: float) -> str:
         return "infrastructure"
     if code >= 0:
         return "finished"
-    out_of_time = -code == signal.SIGXCPU or (-code == signal.SIGKILL and cpu_seconds >= most_cpu_seconds)
+    out_of_time = -code == signal.SIGXCPU or (-code == signal.SIGKILL and cpu_seconds > most_cpu_seconds - 0.5)
     return "timeout" if out_of_time else "crashed"
 
 
