@@ -82,7 +82,7 @@ def _expected(rest: str) -> str | None:
 
 def _literal(text: str) -> str | None:
     """The canonical source of a literal at the beginning of a text; what may follow it is a comment or a full stop."""
-    text = text.strip()
+    text = re.sub(r"(?<=\d)\.$", "", text.strip())  # `7.` ends a sentence more often than it is a float
     for candidate in (text, text.split("#")[0].strip(), text.rstrip(".,;"), text.split(" ")[0].rstrip(".,;")):
         try:
             return repr(ast.literal_eval(_WORDS.get(candidate, candidate)))
