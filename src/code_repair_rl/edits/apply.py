@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace as with_fields
 from itertools import pairwise
 
 from code_repair_rl.edits.errors import EditError, EditErrorKind
@@ -53,7 +54,23 @@ def _by_path(patch: Patch, files: Mapping[str, str]) -> list[tuple[str, FileEdit
             hint="put the file's path on the line above <<<<<<< SEARCH",
         )
     only = next(iter(files))
-    return [(only, unnamed), *((edit.path, edit) for edit in named if edit.path is not None)]
+    merged = [(only, unnamed)]
+    for edit in named:
+        if edit.path == only:
+            merged[0] = (only, _merged(unnamed, edit))
+        elif edit.path is not None:
+            merged.append((edit.path, edit))
+    return merged
+
+
+def _merged(unnamed: FileEdit, named: FileEdit) -> FileEdit:
+    """Both edits of one file, which the answer names in its later blocks only."""
+    return with_fields(
+        named,
+        hunks=(*unnamed.hunks, *named.hunks),
+        final_newline=unnamed.final_newline if named.final_newline is None else named.final_newline,
+        line_endings=named.line_endings or unnamed.line_endings,
+    )
 
 
 def _check_paths(path: str, edit: FileEdit, protected: Iterable[str]) -> None:
