@@ -59,7 +59,8 @@ class LocalEngine:
         self.max_rows = max_rows
         self._copy_dtype: torch.dtype | None = getattr(torch, copy_dtype) if copy_dtype else None
         self._copy: nn.Module | None = None
-        self._packed = packed
+        self.packed = packed
+        """Whether the packed loop serves; None until it has been tried."""
         self.stop_ids = _stop_ids(model, tokenizer)
 
     def encode(self, messages: Sequence[Message]) -> tuple[int, ...]:
@@ -127,12 +128,12 @@ class LocalEngine:
         return way(model, [prompts[number] for number in numbers], rows, self.stop_ids, sampling.temperature)
 
     def _packs(self, model: nn.Module) -> bool:
-        if self._packed is None:
+        if self.packed is None:
             reason = why_not_packable(model)
             if reason:
                 _log.warning("sampling takes the slower plain path for this model: %s", reason)
-            self._packed = reason is None
-        return self._packed
+            self.packed = reason is None
+        return self.packed
 
     def _completion(self, job: _Job, sampled: Sampled) -> Completion:
         return Completion(

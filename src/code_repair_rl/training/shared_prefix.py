@@ -290,7 +290,7 @@ _spoken: weakref.WeakSet[nn.Module] = weakref.WeakSet()
 
 def _why_plain(model: nn.Module) -> str | None:
     inner = unwrapped(model)
-    if model.training and getattr(inner, "is_gradient_checkpointing", False):
+    if model.training and getattr(inner, "is_activation_checkpointing", False):
         return "gradient checkpointing recomputes layers after the forward pass, with its own attention"
     return why_not_packable(model)
 

@@ -1,0 +1,176 @@
+import logging
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from peft import LoraConfig, get_peft_model
+from transformers import MistralConfig, MistralForCausalLM, Qwen3Config, Qwen3ForCausalLM
+
+from code_repair_rl.models import tiny_model
+from code_repair_rl.training import shared_prefix
+from code_repair_rl.training.shared_prefix import completion_logprobs, plain_logprobs
+
+_SMALL = {
+    "vocab_size": 259,
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "initializer_range": 0.15,
+    "head_dim": 16,
+}
+
+
+def _tokens(length: int, generator: torch.Generator) -> list[int]:
+    return torch.randint(3, 259, (length,), generator=generator).tolist()
+
+
+def _batch(shape, seed=0):
+    """`shape`: per prompt its length and the lengths of its completions."""
+    generator = torch.Generator().manual_seed(seed)
+    prompts = [_tokens(length, generator) for length, _ in shape]
+    groups = [[_tokens(length, generator) for length in lengths] for _, lengths in shape]
+    return prompts, groups
+
+
+def _loss_and_gradients(way, model, prompts, groups, temperature=0.8):
+    """A loss that weighs every token differently, as advantages and clipping do."""
+    model.zero_grad()
+    found = way(model, prompts, groups, temperature=temperature, with_entropy=True)
+    weights = torch.randn(found.logprobs.shape, generator=torch.Generator().manual_seed(3))
+    loss = (weights * found.logprobs.exp() + weights * found.logprobs).sum()
+    loss.backward()
+    gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    return loss.detach(), gradients, found
+
+
+def _relative(one: torch.Tensor, other: torch.Tensor) -> float:
+    return float((one - other).norm() / other.norm().clamp(min=1e-12))
+
+
+def _assert_equal(model, prompts, groups):
+    loss, gradients, found = _loss_and_gradients(completion_logprobs, model, prompts, groups)
+    plain_loss, plain_gradients, plain = _loss_and_gradients(plain_logprobs, model, prompts, groups)
+    assert torch.equal(found.mask, plain.mask)
+    assert (found.logprobs - plain.logprobs).abs().max() <= 1e-4
+    assert (found.entropy - plain.entropy).abs().max() <= 1e-4
+    assert not found.entropy.requires_grad
+    assert _relative(loss, plain_loss) <= 1e-4
+    assert gradients.keys() == plain_gradients.keys()
+    assert max(_relative(gradients[name], plain_gradients[name]) for name in gradients) <= 1e-4
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    shape=st.lists(
+        st.tuples(st.integers(1, 60), st.lists(st.integers(0, 40), min_size=1, max_size=6)), min_size=1, max_size=4
+    ).filter(lambda shape: any(sum(lengths) for _, lengths in shape)),
+    seed=st.integers(0, 1000),
+)
+def test_loss_and_gradients_are_those_of_the_plain_way(shape, seed):
+    _assert_equal(tiny_model(seed=seed % 3), *_batch(shape, seed))
+
+
+def test_many_long_completions_go_in_several_blocks():
+    _assert_equal(tiny_model(), *_batch([(20, [90, 80, 1, 70, 200, 128]), (150, [64] * 8)]))
+
+
+def test_a_small_head_chunk_changes_nothing(monkeypatch):
+    monkeypatch.setattr(shared_prefix, "HEAD_CHUNK", 7)
+    _assert_equal(tiny_model(), *_batch([(9, [10, 3, 0, 8]), (4, [1])]))
+
+
+def test_the_plain_way_is_what_the_model_says():
+    """Row by row without any padding: the ground truth of both ways."""
+    model = tiny_model()
+    prompts, groups = _batch([(13, [6, 2]), (5, [9])])
+    found = plain_logprobs(model, prompts, groups, temperature=0.5, with_entropy=True)
+    rows = [(prompt, answer) for prompt, group in zip(prompts, groups, strict=True) for answer in group]
+    for number, (prompt, answer) in enumerate(rows):
+        logits = model(torch.tensor([prompt + answer])).logits[0, len(prompt) - 1 : -1] / 0.5
+        expected = torch.log_softmax(logits, -1)
+        chosen = expected.gather(1, torch.tensor(answer)[:, None])[:, 0]
+        assert torch.allclose(found.logprobs[number, : len(answer)], chosen, atol=1e-4)
+        assert torch.allclose(found.entropy[number, : len(answer)], -(expected.exp() * expected).sum(-1), atol=1e-4)
+        assert found.logprobs[number, len(answer) :].abs().sum() == 0
+
+
+@pytest.mark.parametrize("way", [completion_logprobs, plain_logprobs])
+def test_the_result_is_padded_to_the_width_asked_for(way):
+    prompts, groups = _batch([(3, [4, 2])])
+    found = way(tiny_model(), prompts, groups, width=9)
+    assert found.logprobs.shape == found.mask.shape == (2, 9)
+    assert found.mask.sum(1).tolist() == [4, 2]
+    assert found.entropy is None
+    assert found.logprobs.dtype == torch.float32
+
+
+def test_without_gradients_the_values_are_the_same():
+    model = tiny_model()
+    prompts, groups = _batch([(12, [5, 8])])
+    with torch.no_grad():
+        quiet = completion_logprobs(model, prompts, groups)
+    assert torch.allclose(quiet.logprobs, completion_logprobs(model, prompts, groups).logprobs.detach(), atol=1e-6)
+
+
+def test_the_model_is_left_as_it_was():
+    model = tiny_model().train()
+    before = model.config._attn_implementation, set(vars(model.lm_head))
+    completion_logprobs(model, *_batch([(6, [4])])).logprobs.sum().backward()
+    assert (model.config._attn_implementation, set(vars(model.lm_head))) == before
+    assert model.training
+    assert model(torch.tensor([[5, 6, 7]])).logits.shape == (1, 3, 259)
+
+
+def test_adapters_get_the_same_gradients():
+    torch.manual_seed(0)
+    config = LoraConfig(r=4, target_modules=["q_proj", "v_proj", "down_proj"], init_lora_weights=False)
+    model = get_peft_model(tiny_model(), config)
+    _assert_equal(model, *_batch([(30, [12, 20, 5]), (8, [3, 3])]))
+    assert all("lora" in name for name, p in model.named_parameters() if p.grad is not None)
+
+
+def test_an_adapter_on_the_head_gets_the_same_gradients():
+    torch.manual_seed(0)
+    model = get_peft_model(tiny_model(), LoraConfig(r=4, target_modules=["lm_head", "q_proj"], init_lora_weights=False))
+    _assert_equal(model, *_batch([(10, [7, 7]), (5, [3])]))
+
+
+def test_other_decoders_get_the_same_gradients():
+    torch.manual_seed(0)
+    _assert_equal(Qwen3ForCausalLM(Qwen3Config(**_SMALL)).eval(), *_batch([(30, [12, 20, 5]), (8, [3, 3])]))
+
+
+def test_in_bf16_it_is_no_further_from_the_truth_than_the_plain_way():
+    """Over several batches, since rounding is luck in each single one."""
+    model = tiny_model(layers=4)
+    gaps: dict[str, list[float]] = {"ours": [], "plain": []}
+    for seed in range(6):
+        batch = _batch([(40, [20, 25, 30, 8]), (60, [20, 15])], seed)
+        truth = plain_logprobs(model, *batch).logprobs.detach()
+        with torch.autocast("cpu", torch.bfloat16):
+            for name, way in (("ours", completion_logprobs), ("plain", plain_logprobs)):
+                gaps[name].append(float((way(model, *batch).logprobs.detach() - truth).norm()))
+    assert sum(gaps["ours"]) <= 1.15 * sum(gaps["plain"])
+
+
+def test_a_sliding_window_takes_the_plain_way_and_says_so_once(caplog):
+    torch.manual_seed(0)
+    model = MistralForCausalLM(MistralConfig(**_SMALL, sliding_window=8)).eval()
+    prompts, groups = _batch([(20, [6, 3])])
+    with caplog.at_level(logging.WARNING):
+        found = completion_logprobs(model, prompts, groups)
+        completion_logprobs(model, prompts, groups)
+    assert torch.equal(found.logprobs, plain_logprobs(model, prompts, groups).logprobs)
+    assert len([record for record in caplog.records if "sliding window" in record.message]) == 1
+
+
+def test_gradient_checkpointing_takes_the_plain_way_and_is_exact():
+    model = tiny_model().train()
+    prompts, groups = _batch([(20, [6, 3]), (7, [2])])
+    _, expected, _ = _loss_and_gradients(completion_logprobs, model, prompts, groups)
+    model.gradient_checkpointing_enable({"use_reentrant": False})
+    _, gradients, _ = _loss_and_gradients(completion_logprobs, model, prompts, groups)
+    assert max(_relative(gradients[name], expected[name]) for name in expected) <= 1e-4
