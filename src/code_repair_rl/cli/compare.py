@@ -86,7 +86,7 @@ def _show(found: Comparison) -> None:
 
     console = Console(highlight=False, soft_wrap=True)
     table = Table(box=None, pad_edge=False)
-    for column in ("", found.before, found.after, "difference", "95 % interval", "p", "would have found"):
+    for column in ("", found.before, found.after, "difference", "95 % interval", "p", "detectable"):
         table.add_column(column)
     for k, one in found.pass_at.items():
         table.add_row(
@@ -94,9 +94,9 @@ def _show(found: Comparison) -> None:
             f"{100 * one.before:.1f} %",
             f"{100 * one.after:.1f} %",
             f"{100 * one.estimate.value:+.1f}",
-            f"[{100 * one.estimate.low:+.1f}, {100 * one.estimate.high:+.1f}]".replace("[", r"\["),
-            "–" if math.isnan(one.p_value) else f"{one.p_value:.3g} ({one.p_method})",
-            "–" if math.isnan(one.smallest_detectable) else f"{100 * one.smallest_detectable:.1f} points",
+            f"{100 * one.estimate.low:+.1f} to {100 * one.estimate.high:+.1f}",
+            "–" if math.isnan(one.p_value) else f"{one.p_value:.3g}",
+            "–" if math.isnan(one.smallest_detectable) else f"{100 * one.smallest_detectable:.1f}",
         )
     console.print(table)
     console.print()

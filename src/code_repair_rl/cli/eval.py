@@ -57,6 +57,10 @@ def evaluate(
         typer.echo(json.dumps(result.to_json()))
     else:
         show_results({chosen: result})
+        if result.left_out:
+            typer.echo(
+                f"{result.left_out} tasks were left out: their prompts have more than {max_prompt_tokens} tokens"
+            )
         typer.echo(f"kept in {folder / 'eval' / (chosen + '.json')}")
 
 
@@ -87,7 +91,7 @@ def show_results(results: dict[str, EvalResult], console: Console | None = None)
         unsafe = " (no isolation)" if results[name].stamped_unsafe else ""
         table.add_row(
             name + unsafe,
-            f"{one.tasks} of {one.problems} problems",
+            f"{one.tasks}\n{one.problems} problems",
             _percent(one.format_rate),
             _percent(one.apply_rate),
             _percent(one.right_place_rate),
@@ -222,4 +226,4 @@ def _percent(estimate: Estimate) -> str:
 def _with_interval(estimate: Estimate) -> str:
     if math.isnan(estimate.value):
         return "–"
-    return f"{100 * estimate.value:.1f} % ({100 * estimate.low:.1f} to {100 * estimate.high:.1f})"
+    return f"{100 * estimate.value:.1f} %\n{100 * estimate.low:.1f}–{100 * estimate.high:.1f}"

@@ -17,17 +17,23 @@ def report(
     runs: list[Path] = typer.Argument(..., help="Run directories; runs within them are shown, too."),
     out: Path | None = typer.Option(None, "--out", "-o", help="Where to write; report.html in the first run."),
     tokenizer: Path | None = typer.Option(
-        None, "--tokenizer", help="The model's tokenizer.json, to shade answers by token; one in the run by default."
+        None,
+        "--tokenizer",
+        help="tokenizer.json of the model, to shade answers where a run holds none; default: the embedded model's.",
     ),
     as_json: bool = typer.Option(False, "--json", help="Print an object with the file's path and size."),
 ) -> None:
     """Write one HTML file with curves, comparisons and every rollout. It needs no network."""
     from rich.console import Console
 
+    from code_repair_rl.models import embedded_model_folder
     from code_repair_rl.reporting import write_report
 
     console = Console(stderr=True, highlight=False)
     notes: list[str] = []
+    if tokenizer is None and (embedded := embedded_model_folder()) is not None:
+        # Where it is not the model's own, the pieces do not spell the answers, and bars are drawn instead.
+        tokenizer = embedded / "tokenizer.json"
     with console.status("writing the report"):
         path = write_report(runs, out, tokenizer=tokenizer, warn=notes.append)
     for note in notes:

@@ -24,7 +24,7 @@ from code_repair_rl.tasks import HintLevel, Task, messages
 if TYPE_CHECKING:
     from code_repair_rl.grading import Grader
 
-BATCH_TASKS = 8
+BATCH_TASKS = 16
 """Tasks per batch: what an interruption can cost, and what is sampled together."""
 
 

@@ -39,8 +39,7 @@ def write_report(
         run_dirs: the runs; the first is what others are compared with. Runs that lie in the folder of one (the stages
             of a journey) belong to it and are shown, too.
         out: where to write; `report.html` in the first run by default.
-        tokenizer: the model's `tokenizer.json`, for shading answers token by token; by default one that lies in the
-            run, if any.
+        tokenizer: the model's `tokenizer.json`, for shading answers token by token where a run has none of its own.
         warn: told what could not be shown (it is in the report, too).
 
     Returns:
@@ -79,7 +78,7 @@ def write_report(
 def _describe(
     run: RunDir, label: str, number: int, book: RolloutBook, tokenizer: Path | None, notes: Sequence[str]
 ) -> dict[str, Any]:
-    tokenizer_file = tokenizer or find_tokenizer(run.path)
+    tokenizer_file = find_tokenizer(run.path) or tokenizer
     token_text = TokenText(tokenizer_file) if tokenizer_file is not None else None
     steps = []
     for step in run.rollout_steps():
