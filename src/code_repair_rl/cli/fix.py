@@ -49,6 +49,7 @@ def fix(
     traceback, else the statements that the failing command executed. Ends with 0 where a patch was found or nothing
     was broken, with 1 where none was found.
     """
+    from code_repair_rl.models import EMBEDDED_MODEL
     from code_repair_rl.pipelines.fix import Search, copied_project, repair
     from code_repair_rl.rollouts import Sampling
     from code_repair_rl.sandbox import select_backend
@@ -70,6 +71,8 @@ def fix(
         say.print(f"the tests fail on the code as it is ({_how(baseline)}, {baseline.wall_seconds:.1f} s)")
         suspects = named or _located(project, texts, baseline, timeout)
         say.print(f"suspicious: {_places(suspects)}")
+        if model == EMBEDDED_MODEL:
+            say.print(f"[yellow]{model} as it comes writes hardly any usable edit:[/] name one that was trained for it")
         with say.status(f"loading {model}") if say.is_terminal else nullcontext():
             engine = _engine(model)
         sampling = Sampling(temperature=temperature, max_new_tokens=max_new_tokens, seed=seed)
