@@ -106,7 +106,8 @@ def _programs(sources: list[list[str]]) -> types.ModuleType:
                 sys.modules[package].__path__ = []
         module = types.ModuleType(name)
         sys.modules[name] = module
-        setattr(sys.modules[".".join(parts[:-1])], parts[-1], module)
+        if len(parts) > 1:
+            setattr(sys.modules[".".join(parts[:-1])], parts[-1], module)
         exec(compile(source, f"<{name}>", "exec"), module.__dict__)
     return module
 

@@ -152,7 +152,9 @@ def _collect(root: str, wanted: list[str], most_bytes: int) -> tuple[list[str], 
 
 def _walk(root: str, start: str) -> list[str]:
     """Paths of files under `start`, relative to `root`, sorted; links are not followed."""
-    top = os.path.join(root, start)
+    top = os.path.normpath(os.path.join(root, start))
+    if os.path.realpath(top) != os.path.normpath(os.path.join(os.path.realpath(root), start)):
+        return []
     if os.path.islink(top) or not os.path.isdir(top):
         return [start]
     found = []
