@@ -147,3 +147,10 @@ def test_the_command_itself_exits_with_two_on_a_damaged_file(tmp_path: Path) -> 
     assert finished.returncode == 2
     assert f"error: {path}:1: " in finished.stderr
     assert "Traceback" not in finished.stderr
+
+
+def test_pairs_are_imported(home: Path, tmp_path: Path) -> None:
+    (tmp_path / "pairs.jsonl").write_text('{"before": "x = 1\\n", "after": "x = 2\\n"}\n')
+    out = tmp_path / "mine.jsonl"
+    assert json.loads(crrl("import", str(tmp_path / "pairs.jsonl"), "--out", str(out), "--json"))["tasks"] == 1
+    assert load_tasks(out)[0].files_after_oracle() == {"solution.py": "x = 2\n"}

@@ -10,10 +10,9 @@ import pytest
 from code_repair_rl.edits import parse
 from code_repair_rl.grading import Grader, Outcome
 from code_repair_rl.sandbox import select_backend
-from code_repair_rl.synthesis.bugs import Recipe, Source, Unusable, bugs_in, faulty_lines
+from code_repair_rl.synthesis.bugs import Recipe, Source, Unusable, bugs_in
 from code_repair_rl.synthesis.humaneval import problems_in
-from code_repair_rl.synthesis.problems import split_of
-from code_repair_rl.tasks import FunctionTests, HintLevel, Task, messages, oracle_answer, write_tasks
+from code_repair_rl.tasks import FunctionTests, HintLevel, Task, messages, oracle_answer, split_of, write_tasks
 from tests.synthesis.problems_for_tests import wheel_in
 
 RECIPE = Recipe(seed=3, bugs_per_problem=6, candidates_per_problem=9)
@@ -151,18 +150,3 @@ def test_bugs_that_run_forever_are_left_out(tasks: list[Task]) -> None:
     for task in tasks:
         if task.problem == "HumanEval/1":
             assert "        i += 1\n" in task.files["solution.py"] or "i = 1" in task.files["solution.py"]
-
-
-@pytest.mark.parametrize(
-    ("faulty", "whole", "lines"),
-    [
-        ("a\nb\nc\n", "a\nx\nc\n", [2]),
-        ("a\nb\nc\n", "a\nc\n", [2]),
-        ("a\nc\n", "a\nb\nc\n", [1]),
-        ("a\n\nc\n", "a\n\nb\nc\n", [1]),
-        ("c\n", "b\nc\n", [1]),
-        ("a\nb\n", "a\nb\n", []),
-    ],
-)
-def test_faulty_lines_are_what_changes_or_stands_before_the_gap(faulty: str, whole: str, lines: list[int]) -> None:
-    assert faulty_lines(faulty, whole) == lines

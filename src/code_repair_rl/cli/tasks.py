@@ -63,6 +63,20 @@ def build(
         console.print(f"  {len(built.unusable)} problems gave no task (see --json)", highlight=False)
 
 
+@tasks_app.command("import")
+def import_pairs(
+    pairs: Path = typer.Argument(help="JSON Lines with `before` and `after`; see docs/tasks.md."),
+    out: Path = typer.Option(..., "--out", help="The task file to write.", dir_okay=False),
+    as_json: bool = _JSON,
+) -> None:
+    """Make repair tasks of your own before/after pairs."""
+    from code_repair_rl.tasks import read_pairs, write_tasks
+
+    tasks = read_pairs(pairs)
+    write_tasks(out, tasks)
+    typer.echo(json.dumps({"path": str(out), "tasks": len(tasks)}) if as_json else f"{len(tasks)} tasks in {out}")
+
+
 @tasks_app.command("list")
 def list_sets(as_json: bool = _JSON) -> None:
     """Show the sets that can be built, and those that are."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import os
 import random
@@ -14,8 +13,18 @@ from code_repair_rl.sandbox import Sandbox
 from code_repair_rl.synthesis.localisation import ranked_lines
 from code_repair_rl.synthesis.mutation import Mutant, sampled_mutants
 from code_repair_rl.synthesis.observe import PASSED, WRONG, Observation, ObservedMutant, observe
-from code_repair_rl.synthesis.problems import SOLUTION_PATH, Problem, split_of
-from code_repair_rl.tasks import Example, FunctionTests, Hints, Kind, Line, Origin, Task
+from code_repair_rl.synthesis.problems import SOLUTION_PATH, Problem
+from code_repair_rl.tasks import (
+    Example,
+    FunctionTests,
+    Hints,
+    Kind,
+    Line,
+    Origin,
+    Task,
+    faulty_lines,
+    split_of,
+)
 
 _SUSPICIOUS_LINES = 3
 """As many as a prompt can show without showing most of a short function."""
@@ -212,20 +221,6 @@ def _hints(observation: Observation, mutant: Mutant, observed: ObservedMutant) -
         suspicious_lines=tuple(line(number) for number in suspicious),
         exact_lines=tuple(line(number) for number in exact),
     )
-
-
-def faulty_lines(faulty: str, whole: str) -> list[int]:
-    """1-based lines of `faulty` that an edit to `whole` changes or takes away; where a line is only missing, the one
-    before the gap (the one after it at the top of the file)."""
-    before, after = faulty.splitlines(), whole.splitlines()
-    lines: list[int] = []
-    for tag, start, end, _, _ in difflib.SequenceMatcher(a=before, b=after, autojunk=False).get_opcodes():
-        if tag in ("replace", "delete"):
-            lines.extend(range(start + 1, end + 1))
-        elif tag == "insert":
-            written = [number for number in range(start, 0, -1) if before[number - 1].strip()]
-            lines.append(written[0] if written else 1)
-    return lines
 
 
 def _failing_call(visible: Sequence[Example], observed: ObservedMutant) -> str | None:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import ast
-import hashlib
 import inspect
 from dataclasses import dataclass
 
-from code_repair_rl.tasks import Example, Split
+from code_repair_rl.tasks import Example
 
 SOLUTION_PATH = "solution.py"
 """The one file of a function task."""
@@ -28,20 +27,6 @@ class Problem:
     """Source that defines `check(candidate)`, with everything it needs besides the candidate."""
     visible: tuple[Example, ...] = ()
     """Examples that the description claims; not yet run."""
-
-
-def split_of(problem: str, *, train: int = 65, validation: int = 10) -> Split:
-    """The split of a problem: by its name's hash alone, so that it never moves when others come or go.
-
-    Args:
-        problem: its name.
-        train: per cent of problems for training.
-        validation: per cent for validation; the rest is for testing.
-    """
-    place = int.from_bytes(hashlib.sha256(problem.encode()).digest()[:8], "big") % 100
-    if place < train:
-        return Split.TRAIN
-    return Split.VALIDATION if place < train + validation else Split.TEST
 
 
 def without_docstring(text: str, entry_point: str) -> tuple[str, str]:

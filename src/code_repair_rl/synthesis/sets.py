@@ -12,6 +12,7 @@ from typing import Protocol
 from code_repair_rl.errors import BadInput
 from code_repair_rl.home import home, locked, write_atomically
 from code_repair_rl.synthesis.bugs import Recipe, Source, Unusable, bugs_in
+from code_repair_rl.synthesis.duplicates import without_near_duplicates
 from code_repair_rl.synthesis.humaneval import LICENCE, PACKAGE, VERSION, humaneval_problems
 from code_repair_rl.synthesis.validation import Quarantined, validate, write_quarantine
 from code_repair_rl.tasks import Task, built_set, read_tasks, write_tasks
@@ -174,16 +175,18 @@ def _built(
 
     begun = time.monotonic()
     made, unusable = info.make(backend=backend, seed=seed, limit=limit, workers=workers, progress=progress)
-    made = made[:limit]
+    apart, alike = without_near_duplicates(made)
+    apart = apart[:limit]
     done = 0
 
     def on_done(more: int) -> None:
         nonlocal done
         done += more
-        progress("validating", done, len(made))
+        progress("validating", done, len(apart))
 
     with Grader(backend=backend, workers=workers) as grader:
-        kept, bad = validate(made, grader, workers=workers, on_done=on_done)
+        kept, bad = validate(apart, grader, workers=workers, on_done=on_done)
+    bad = [*alike, *bad]
     write_quarantine(quarantine_of(path), bad)
     write_tasks(path, kept)
     return BuildReport(

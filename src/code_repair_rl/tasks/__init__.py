@@ -1,7 +1,10 @@
 """What a model is asked: tasks, their parts, prompts and readers."""
 
+from code_repair_rl.tasks.faults import exact_lines, faulty_lines
 from code_repair_rl.tasks.files import built_set, load_tasks, read_tasks, task_file, write_tasks
+from code_repair_rl.tasks.pairs import read_pairs
 from code_repair_rl.tasks.prompts import has_hint, messages, oracle_answer
+from code_repair_rl.tasks.splits import split_of
 from code_repair_rl.tasks.task import (
     Example,
     FunctionTests,
@@ -29,11 +32,15 @@ __all__ = [
     "Task",
     "Tests",
     "built_set",
+    "exact_lines",
+    "faulty_lines",
     "has_hint",
     "load_tasks",
     "messages",
     "oracle_answer",
+    "read_pairs",
     "read_tasks",
+    "split_of",
     "task_file",
     "write_tasks",
 ]

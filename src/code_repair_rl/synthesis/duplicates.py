@@ -1,0 +1,104 @@
+"""Near-duplicates across splits: what would let a model be judged on what it was trained on.
+
+Code is compared by shingles: stretches of tokens, with names of the code's own written alike, without comments and
+layout. Two problems whose shingles overlap by more than a threshold (Jaccard) are near-duplicates.
+"""
+
+from __future__ import annotations
+
+import builtins
+import io
+import keyword
+import tokenize
+from collections.abc import Iterable, Mapping, Sequence
+
+from code_repair_rl.synthesis.validation import Quarantined
+from code_repair_rl.tasks import Split, Task
+
+THRESHOLD = 0.7
+"""Jaccard similarity from which two problems count as the same one. A judgement: among the HumanEval solutions the
+twins (brackets of one kind and of another) have 0.76, functions that only share an idiom less than 0.65."""
+
+_SHINGLE_TOKENS = 5
+_KEPT_NAMES = frozenset(keyword.kwlist) | frozenset(dir(builtins))
+_LAYOUT = (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER)
+_ORDER = (Split.TEST, Split.VALIDATION, Split.TRAIN)
+"""Who stays: a duplicate leaves the split that comes later here."""
+
+
+def shingles(text: str) -> frozenset[tuple[str, ...]]:
+    """The text's stretches of five tokens, normalised; of a shorter text the one stretch there is."""
+    tokens = _tokens(text)
+    count = max(1, len(tokens) - _SHINGLE_TOKENS + 1)
+    return (
+        frozenset(tuple(tokens[start : start + _SHINGLE_TOKENS]) for start in range(count)) if tokens else frozenset()
+    )
+
+
+def similarity(one: frozenset[tuple[str, ...]], two: frozenset[tuple[str, ...]]) -> float:
+    """Jaccard similarity, 0 to 1."""
+    return len(one & two) / len(one | two) if one | two else 0.0
+
+
+def without_near_duplicates(
+    tasks: Sequence[Task], threshold: float = THRESHOLD
+) -> tuple[list[Task], list[Quarantined]]:
+    """The tasks without those whose problem nearly is a problem of another split, and those with the reason.
+
+    A problem in training that nearly is one in validation or test goes; one in validation that nearly is one in test
+    goes. Within a split nothing goes: intervals are clustered by problem there, and repetition does no harm.
+    """
+    marks = {problem: shingles(text) for problem, text in _texts(tasks).items()}
+    split_of_problem = {task.problem: task.split for task in tasks}
+    dropped: dict[str, str] = {}
+    for one, two in _overlapping(marks):
+        if split_of_problem[one] is split_of_problem[two]:
+            continue
+        if similarity(marks[one], marks[two]) >= threshold:
+            stays, goes = sorted((one, two), key=lambda problem: _ORDER.index(split_of_problem[problem]))
+            dropped.setdefault(goes, f"nearly the same as {stays} of the {split_of_problem[stays]} split")
+    kept = [task for task in tasks if task.problem not in dropped]
+    return kept, [Quarantined(task, dropped[task.problem]) for task in tasks if task.problem in dropped]
+
+
+def _texts(tasks: Iterable[Task]) -> dict[str, str]:
+    """For each problem the repaired code: the faults differ, the problem is what they have in common."""
+    texts: dict[str, str] = {}
+    for task in tasks:
+        if task.problem not in texts:
+            repaired = task.oracle if isinstance(task.oracle, Mapping) else task.files
+            texts[task.problem] = "\n".join(text for _, text in sorted(repaired.items()) if text is not None)
+    return texts
+
+
+def _overlapping(marks: Mapping[str, frozenset[tuple[str, ...]]]) -> list[tuple[str, str]]:
+    """Pairs of problems that share a shingle that is not everywhere."""
+    holders: dict[tuple[str, ...], list[str]] = {}
+    for problem, found in marks.items():
+        for shingle in found:
+            holders.setdefault(shingle, []).append(problem)
+    most = max(10, len(marks) // 10)
+    pairs = {
+        (one, two)
+        for problems in holders.values()
+        if 1 < len(problems) <= most
+        for place, one in enumerate(problems)
+        for two in problems[place + 1 :]
+    }
+    return sorted(pairs)
+
+
+def _tokens(text: str) -> list[str]:
+    """Token texts; names that are neither keyword, built-in nor attribute are written alike. What is not Python is
+    cut at white space."""
+    try:
+        tokens = list(tokenize.generate_tokens(io.StringIO(text).readline))
+    except (tokenize.TokenError, SyntaxError, ValueError):
+        return text.split()
+    found: list[str] = []
+    for token in tokens:
+        if token.type in _LAYOUT:
+            continue
+        own = token.type == tokenize.NAME and token.string not in _KEPT_NAMES and found[-1:] != ["."]
+        found.append("_" if own else token.string)
+    return found

@@ -1,0 +1,61 @@
+"""Near-duplicates across splits are found whatever their names and layout, and leave training."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from code_repair_rl.synthesis.duplicates import shingles, similarity, without_near_duplicates
+from code_repair_rl.tasks import Split, Task
+from tests.tasks.examples import addition
+
+MEAN = "def mean(xs):\n    total = 0\n    for x in xs:\n        total += x\n    return total / len(xs)\n"
+COPY = "def average(values):\n  # the mean\n  s = 0\n\n  for v in values:\n    s += v\n  return s / len(values)\n"
+OTHER = """
+def longest(words):
+    best = ''
+    for word in words:
+        if len(word) > len(best):
+            best = word
+    return best
+"""
+
+
+def task(name: str, text: str, split: Split) -> Task:
+    files = {"solution.py": text + "# faulty\n"}
+    return addition(name, problem=name, split=split).model_copy(
+        update={"files": files, "oracle": {"solution.py": text}}
+    )
+
+
+def test_names_comments_and_layout_do_not_hide_a_copy() -> None:
+    assert similarity(shingles(MEAN), shingles(COPY)) == 1
+    assert similarity(shingles(MEAN), shingles(OTHER)) < 0.5
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "stays"),
+    [
+        (Split.TRAIN, Split.TEST, "b"),
+        (Split.TRAIN, Split.VALIDATION, "b"),
+        (Split.TEST, Split.VALIDATION, "a"),
+    ],
+)
+def test_the_copy_in_the_earlier_used_split_goes(first: Split, second: Split, stays: str) -> None:
+    kept, dropped = without_near_duplicates([task("a", MEAN, first), task("b", COPY, second), task("c", OTHER, first)])
+    assert [one.problem for one in kept] == [stays, "c"]
+    (gone,) = dropped
+    assert gone.reason.startswith(f"nearly the same as {stays} of the ")
+
+
+def test_copies_within_a_split_stay() -> None:
+    tasks = [task("a", MEAN, Split.TRAIN), task("b", COPY, Split.TRAIN)]
+    assert without_near_duplicates(tasks) == (tasks, [])
+
+
+@settings(deadline=None, derandomize=True)
+@given(st.text(max_size=60))
+def test_any_text_has_shingles_and_is_like_itself(text: str) -> None:
+    found = shingles(text)
+    assert similarity(found, found) == (1.0 if found else 0.0)
