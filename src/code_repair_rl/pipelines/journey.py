@@ -1,0 +1,136 @@
+"""The whole journey: base model, warm start, reinforcement, a fair control, and what the comparison shows.
+
+Every stage is a run directory of its own below the journey's, and is skipped where it is finished already, so that a
+journey that was interrupted goes on when it is started again.
+"""
+
+from __future__ import annotations
+
+import gc
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from code_repair_rl.errors import BadInput
+from code_repair_rl.models import EMBEDDED_MODEL, embedded_model_folder, fetch_embedded_model
+from code_repair_rl.pipelines.stages import control_recipe, run_evaluation, run_grpo, run_sft, starting_from
+from code_repair_rl.recipes import Recipe
+from code_repair_rl.runs import RunDir, RunListener
+from code_repair_rl.tasks import load_tasks
+
+if TYPE_CHECKING:
+    from code_repair_rl.evaluation import Comparison, EvalResult, Progress
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One stage, as it is announced."""
+
+    name: str
+    """`sft`, `eval grpo` …"""
+    title: str
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a journey found."""
+
+    results: dict[str, EvalResult]
+    """`base`, `sft`, `grpo` and, where it was trained, `control`, in this order."""
+    comparisons: list[Comparison]
+    """What reinforcement changed: against SFT, and against the control."""
+    report: Path
+
+
+class Watcher:
+    """Told of the stages of a journey; makes the listener of each. Override what you care about."""
+
+    def stage(self, stage: Stage) -> RunListener:
+        """A stage begins; the listener is told of all within it."""
+        from code_repair_rl.runs import SilentListener
+
+        return SilentListener()
+
+    def evaluated(self, progress: Progress) -> None:
+        """An evaluation has got this far."""
+
+
+def run_journey(recipe: Recipe, folder: Path, watcher: Watcher, *, build_tasks: Callable[[str], None]) -> Outcome:
+    """Do what of the journey is not done yet, and report.
+
+    Args:
+        recipe: of all stages.
+        folder: the journey's run directory.
+        watcher: told of every stage.
+        build_tasks: builds a task set by name where it is not there.
+
+    Raises:
+        BadInput: `folder` holds a journey of another recipe.
+        MachineryFailed: something of ours failed; run again to go on.
+    """
+    from code_repair_rl.evaluation import compare
+    from code_repair_rl.reporting import write_report
+
+    run = RunDir.create(folder, recipe.model_dump(mode="json"), resume=True)
+    _prepare(recipe, watcher, build_tasks)
+    results = {"base": _evaluated(recipe, "base", run, watcher)}
+
+    sft_folder, grpo_folder, control_folder = (folder / name for name in ("sft", "grpo", "control"))
+    sft = run_sft(recipe, sft_folder, watcher.stage(Stage("sft", "Warm start on known-good edits (SFT)")))
+    gc.collect()
+    results["sft"] = _evaluated(starting_from(recipe, sft), "sft", run, watcher)
+
+    grpo_recipe = starting_from(recipe, sft)
+    grpo = run_grpo(grpo_recipe, grpo_folder, watcher.stage(Stage("grpo", "Reinforcement by tests (GRPO)")))
+    gc.collect()
+    results["grpo"] = _evaluated(starting_from(recipe, grpo), "grpo", run, watcher)
+
+    stages = [run.path, sft_folder, grpo_folder]
+    if recipe.control:
+        more = control_recipe(recipe, sft, RunDir.open(sft_folder), RunDir.open(grpo_folder))
+        title = "Control: the time of GRPO spent on more SFT"
+        times = max(1, recipe.grpo.steps // recipe.grpo.validate_every)
+        control = run_sft(more, control_folder, watcher.stage(Stage("control", title)), validated_times=times)
+        gc.collect()
+        results["control"] = _evaluated(starting_from(recipe, control), "control", run, watcher)
+        stages.append(control_folder)
+
+    rivals = [name for name in ("sft", "control") if name in results]
+    comparisons = [compare(results[rival], results["grpo"]) for rival in rivals]
+    watcher.stage(Stage("report", "Report"))
+    return Outcome(results, comparisons, write_report(stages, run.report_path))
+
+
+def start_anew(folder: Path) -> None:
+    """Remove a journey.
+
+    Raises:
+        BadInput: `folder` is something else, which is left alone.
+    """
+    if not folder.exists():
+        return
+    if not (folder / "recipe.yaml").is_file():
+        raise BadInput("this is not a run directory, so it is not removed", where=str(folder), mend="name another one")
+    shutil.rmtree(folder)
+
+
+def _prepare(recipe: Recipe, watcher: Watcher, build_tasks: Callable[[str], None]) -> None:
+    if recipe.model.name == EMBEDDED_MODEL and embedded_model_folder() is None:
+        watcher.stage(Stage("model", "Fetching the model"))
+        fetch_embedded_model()
+    try:
+        load_tasks(recipe.tasks.name, limit=1)
+    except BadInput:
+        if Path(recipe.tasks.name).suffix:  # a file of the user's: nothing that we could build
+            raise
+        watcher.stage(Stage("tasks", "Making the tasks"))
+        build_tasks(recipe.tasks.name)
+
+
+def _evaluated(recipe: Recipe, name: str, run: RunDir, watcher: Watcher) -> EvalResult:
+    listener = watcher.stage(Stage(f"eval {name}", f"Evaluation: {name}"))
+    result = run_evaluation(recipe, name, run, listener, watcher.evaluated)
+    gc.collect()
+    return result

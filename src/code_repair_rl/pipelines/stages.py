@@ -1,0 +1,292 @@
+"""The stages of a journey, each a run of its own: warm start, reinforcement, evaluation.
+
+A stage that is finished is not done again, and one that was cut short goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from code_repair_rl.errors import BadInput
+from code_repair_rl.grading import Grader
+from code_repair_rl.recipes import Recipe
+from code_repair_rl.rewards import Reward, RewardWeights
+from code_repair_rl.rollouts import Engine, Sampling
+from code_repair_rl.rollouts.ask import ask, derived_seed, fitting
+from code_repair_rl.runs import CompositeListener, RunDir, RunListener, RunRecorder
+from code_repair_rl.tasks import Split, Task, load_tasks
+from code_repair_rl.tasks.draw import draw
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from code_repair_rl.evaluation import EvalResult, Progress
+    from code_repair_rl.rollouts.local import LocalEngine
+
+FINISHED = "finished"
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A model ready to be sampled from and trained."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    engine: LocalEngine
+
+
+def load(recipe: Recipe) -> Loaded:
+    """The recipe's model, its tokenizer, and an engine that samples from these very weights."""
+    import torch
+    from transformers.utils import logging
+
+    from code_repair_rl.models import load_model, load_tokenizer
+    from code_repair_rl.rollouts.local import LocalEngine
+
+    logging.set_verbosity_error()
+    if recipe.threads is not None:
+        torch.set_num_threads(recipe.threads)
+    tokenizer = load_tokenizer(recipe.model.name)
+    model = load_model(recipe.model.name, trainable=True)
+    copy_dtype = None if recipe.model.autocast == "none" else recipe.model.autocast
+    return Loaded(model, tokenizer, LocalEngine(model, tokenizer, copy_dtype=copy_dtype))
+
+
+def training_tasks(recipe: Recipe, engine: Engine) -> list[Task]:
+    """The tasks of the train split that fit into the recipe's prompt budget.
+
+    Raises:
+        BadInput: none fits.
+    """
+    found = draw(load_tasks(recipe.tasks.name, split=Split.TRAIN), recipe.tasks.limit, recipe.seed)
+    kept, left_out = fitting(found, engine, recipe.tasks.hint, recipe.tasks.max_prompt_tokens)
+    if not kept:
+        raise BadInput(
+            f"all {left_out} training tasks have prompts of more than {recipe.tasks.max_prompt_tokens} tokens",
+            where="tasks.max_prompt_tokens",
+            mend="raise it",
+        )
+    return kept
+
+
+def evaluation_tasks(recipe: Recipe) -> list[Task]:
+    """The tasks on which the recipe's models are judged: the same for every model and training seed."""
+    section = recipe.evaluation
+    return draw(load_tasks(recipe.tasks.name, split=Split(section.split)), section.tasks, section.seed)
+
+
+def grader_of(recipe: Recipe) -> Grader:
+    """The grader that the recipe asks for."""
+    return Grader(backend=recipe.sandbox.backend, workers=recipe.sandbox.workers)
+
+
+def is_finished(run: RunDir) -> bool:
+    """Whether a training stage has ended and left its model."""
+    return (run.path / "model").is_dir() and any(session.get("status") == FINISHED for session in run.environment())
+
+
+def run_sft(recipe: Recipe, folder: Path, listener: RunListener, *, validated_times: int = 0) -> Path:
+    """Fine-tune the recipe's model on oracle edits.
+
+    Args:
+        folder: the stage's run directory.
+        validated_times: how often to measure on the validation split over the whole training; the best weights are
+            then the result. 0: the last ones are.
+
+    Returns:
+        The folder of the resulting model.
+    """
+    run = RunDir.create(folder, recipe.model_dump(mode="json"), resume=True)
+    if is_finished(run):
+        return run.path / "model"
+    from code_repair_rl.training.sft import examples, train_sft
+
+    with _recorded(run, listener, recipe.sft.steps) as listener:
+        loaded = load(recipe)
+        tasks = training_tasks(recipe, loaded.engine)
+        found = examples(tasks, loaded.engine.encode, loaded.tokenizer, recipe.tasks.hint)
+        with grader_of(recipe) as grader:
+            validator = Validator(recipe, loaded.engine, grader, listener) if validated_times else None
+            return train_sft(
+                loaded.model,
+                loaded.tokenizer,
+                found,
+                settings=recipe.sft,
+                model_settings=recipe.model,
+                seed=recipe.seed,
+                run=run,
+                listener=listener,
+                validate=validator,
+                validate_every=math.ceil(recipe.sft.steps / max(validated_times, 1)),
+            )
+
+
+def run_grpo(recipe: Recipe, folder: Path, listener: RunListener) -> Path:
+    """Train the recipe's model with GRPO, rewarded by the tests.
+
+    Returns:
+        The folder of the resulting model: the best one by validation.
+    """
+    run = RunDir.create(folder, recipe.model_dump(mode="json"), resume=True)
+    if is_finished(run):
+        return run.path / "model"
+    from code_repair_rl.training.collect import Collector
+    from code_repair_rl.training.grpo import train_grpo
+    from code_repair_rl.training.task_stream import TaskStream
+
+    settings = recipe.grpo
+    with _recorded(run, listener, settings.steps) as listener, grader_of(recipe) as grader:
+        loaded = load(recipe)
+        collector = Collector(
+            engine=loaded.engine,
+            grader=grader,
+            reward=reward_of(recipe),
+            stream=TaskStream(training_tasks(recipe, loaded.engine), recipe.seed, settings.difficulty),
+            settings=settings,
+            hint=recipe.tasks.hint,
+            seed=recipe.seed,
+            run=run,
+            listener=listener,
+        )
+        return train_grpo(
+            loaded.model,
+            loaded.tokenizer,
+            collector,
+            settings=settings,
+            model_settings=recipe.model,
+            seed=recipe.seed,
+            run=run,
+            listener=listener,
+            validate=Validator(recipe, loaded.engine, grader, listener) if settings.validation_tasks else None,
+        )
+
+
+def control_recipe(recipe: Recipe, sft_model: Path, sft_run: RunDir, grpo_run: RunDir) -> Recipe:
+    """SFT that goes on for as long as GRPO trained: what the same time would have given without reinforcement.
+
+    Raises:
+        BadInput: one of the runs has recorded no training time.
+    """
+    from code_repair_rl.training.callbacks import STEP_SECONDS, training_seconds
+
+    budget_seconds = training_seconds(grpo_run)
+    step_seconds = [row.values[STEP_SECONDS] for row in sft_run.metrics() if STEP_SECONDS in row.values]
+    if not budget_seconds or not step_seconds:
+        raise BadInput("a compute-matched control needs finished SFT and GRPO runs", where=str(grpo_run.path))
+    # The time budget ends it; the steps only have to reach past that.
+    steps = 10 + math.ceil(1.5 * budget_seconds / statistics.median(step_seconds))
+    settings = recipe.sft.model_copy(
+        update={"steps": steps, "max_minutes": budget_seconds / 60, "warmup_steps": recipe.grpo.warmup_steps}
+    )
+    model = recipe.model.model_copy(update={"name": str(sft_model)})
+    # Another seed: the order must not repeat the one of the warm start.
+    return recipe.model_copy(update={"model": model, "sft": settings, "seed": recipe.seed + 1_000_003})
+
+
+def starting_from(recipe: Recipe, model: Path) -> Recipe:
+    """The recipe with another model to start from."""
+    return recipe.model_copy(update={"model": recipe.model.model_copy(update={"name": str(model)})})
+
+
+def reward_of(recipe: Recipe) -> Reward:
+    """The reward that the recipe's weights make.
+
+    Raises:
+        BadInput: an unknown term, or weights that break the rule that passing outranks failing outside a study.
+    """
+    return Reward(RewardWeights.from_recipe({**recipe.reward, "study": recipe.study}))
+
+
+def run_evaluation(
+    recipe: Recipe, name: str, run: RunDir, listener: RunListener, on_batch: Callable[[Progress], None] | None = None
+) -> EvalResult:
+    """Judge the recipe's model on its evaluation tasks; the result is `run`'s evaluation `name`.
+
+    A finished evaluation is read back, an interrupted one goes on.
+
+    Args:
+        on_batch: told of the progress.
+    """
+    from code_repair_rl.evaluation import EvalResult, evaluate
+
+    if name in run.eval_names():
+        return EvalResult.read(run.eval_path(name))
+    section = recipe.evaluation
+    loaded = load(recipe)
+    with grader_of(recipe) as grader:
+        result = evaluate(
+            loaded.engine,
+            evaluation_tasks(recipe),
+            grader,
+            name=name,
+            model=recipe.model.name,
+            task_set=recipe.tasks.name,
+            hint=recipe.tasks.hint,
+            samples=section.samples,
+            sampling=Sampling(section.temperature, section.max_new_tokens, section.seed),
+            samples_path=run.eval_samples_path(name),
+            max_prompt_tokens=recipe.tasks.max_prompt_tokens,
+            on_batch=on_batch,
+        )
+    run.write_eval(name, result.to_json())
+    listener.on_eval(name, result.to_json())
+    return result
+
+
+class Validator:
+    """Measures the policy's pass rate on the validation split: the same tasks and seeds every time."""
+
+    def __init__(self, recipe: Recipe, engine: Engine, grader: Grader, listener: RunListener) -> None:
+        settings = recipe.grpo
+        found = load_tasks(recipe.tasks.name, split=Split.VALIDATION)
+        kept, _ = fitting(found, engine, recipe.tasks.hint, recipe.tasks.max_prompt_tokens)
+        self._tasks = draw(kept, settings.validation_tasks, recipe.evaluation.seed)
+        self._engine, self._grader, self._listener = engine, grader, listener
+        self._hint, self._samples = recipe.tasks.hint, settings.validation_samples
+        self._sampling = Sampling(
+            recipe.evaluation.temperature,
+            recipe.evaluation.max_new_tokens,
+            derived_seed(recipe.evaluation.seed, "validation"),
+        )
+
+    def __call__(self, step: int) -> float:
+        """The pass rate now; answers without a verdict are left out."""
+        from code_repair_rl.training.callbacks import VALIDATION
+
+        self._listener.on_phase(step, "validate")
+        self._engine.refresh()
+        answers = ask(
+            self._engine,
+            self._grader,
+            self._tasks,
+            hint=self._hint,
+            completions_per_task=self._samples,
+            sampling=self._sampling,
+        )
+        known = [one.verdict.passed for group in answers for one in group if one.verdict.score is not None]
+        found = sum(known) / len(known) if known else 0.0
+        self._listener.on_metrics(step, {VALIDATION: found})
+        return found
+
+
+@contextmanager
+def _recorded(run: RunDir, listener: RunListener, steps: int) -> Iterator[RunListener]:
+    """Hold the run, record it, and tell how it ended."""
+    everyone = CompositeListener(RunRecorder(), listener)
+    with run.exclusively():
+        everyone.on_start(run, steps)
+        try:
+            yield everyone
+        except KeyboardInterrupt:
+            everyone.on_end("interrupted")
+            raise
+        except BaseException:
+            everyone.on_end("failed")
+            raise
+        everyone.on_end(FINISHED)
