@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+import pytest
+
+from code_repair_rl.grading.policy import graded_tree, shadows
+from code_repair_rl.tasks import RepositoryTests
+
+TESTS = RepositoryTests(
+    fail_to_pass=("tests/test_a.py::test_x",), test_files={"tests/test_a.py": "pristine"}, source_roots=("src",)
+)
+BEFORE = {"src/a.py": "a", "tests/test_a.py": "old", "conftest.py": "c", "setup.cfg": "s"}
+
+
+def test_only_the_source_is_the_answers() -> None:
+    after = {
+        "src/a.py": "A",
+        "src/new.py": "n",
+        "tests/test_a.py": "hacked",
+        "conftest.py": "hacked",
+        "x/conftest.py": "h",
+    }
+    tree, notes = graded_tree(BEFORE, after, TESTS)
+    assert tree == {
+        "src/a.py": "A", "src/new.py": "n", "tests/test_a.py": "pristine", "conftest.py": "c", "setup.cfg": "s",
+    }  # fmt: skip
+    assert len(notes) == 4 and any("setup.cfg was put back" in note for note in notes)
+
+
+def test_a_deleted_source_file_stays_deleted() -> None:
+    tree, notes = graded_tree(BEFORE, {path: text for path, text in BEFORE.items() if path != "src/a.py"}, TESTS)
+    assert "src/a.py" not in tree and not notes
+
+
+@pytest.mark.parametrize("path", ["src/json.py", "pytest.py", "src/_pytest/x.py", "src/os/__init__.py", "pluggy.py"])
+def test_new_modules_that_shadow_the_runner_are_left_out(path: str) -> None:
+    assert shadows(path, TESTS)
+    assert path not in graded_tree(BEFORE, {**BEFORE, path: ""}, TESTS)[0]
+
+
+@pytest.mark.parametrize("path", ["src/shop/json.py", "src/cart.py", "docs/json.md/x"])
+def test_other_new_modules_are_not(path: str) -> None:
+    assert not shadows(path, TESTS)

@@ -1,0 +1,118 @@
+"""Repository tasks through pytest in a jail."""
+
+from __future__ import annotations
+
+import pytest
+
+from code_repair_rl.edits import diff
+from code_repair_rl.grading import Grader, Outcome, TestStatus, Verdict
+from code_repair_rl.tasks import Kind, Origin, RepositoryTests, Split, Task
+
+SUITE = """import pytest
+from shop.cart import total
+
+
+@pytest.fixture
+def numbers(start):
+    return [start, 1, 2]
+
+
+def test_total(numbers):
+    assert total(numbers) == 13
+
+
+@pytest.mark.parametrize("n", [0, 1])
+def test_each(n):
+    assert total([n]) == n
+
+
+@pytest.mark.xfail(reason="not yet")
+def test_hoped_for():
+    assert total(["1"]) == 1
+
+
+@pytest.mark.skipif(True, reason="elsewhere")
+def test_skipped():
+    assert True
+
+
+def test_known_to_fail():
+    assert total([1]) == "one"
+
+
+def test_writes(tmp_path):
+    (tmp_path / "x").write_text("x")
+    assert (tmp_path / "x").read_text() == "x"
+"""
+FILES = {
+    "src/shop/__init__.py": "",
+    "src/shop/cart.py": "def total(numbers):\n    return 0\n",
+    "tests/conftest.py": "import pytest\n\n\n@pytest.fixture\ndef start():\n    return 10\n",
+    "tests/test_cart.py": SUITE,
+    "setup.cfg": "[tool:pytest]\naddopts = --strict-markers\n",
+}
+GOOD = "def total(numbers):\n    return sum(numbers)\n"
+
+
+def task(fail_to_pass: tuple[str, ...], pass_to_pass: tuple[str, ...] = ()) -> Task:
+    in_suite = [tuple(f"tests/test_cart.py::{name}" for name in names) for names in (fail_to_pass, pass_to_pass)]
+    tests = RepositoryTests(fail_to_pass=in_suite[0], pass_to_pass=in_suite[1], source_roots=("src",))
+    return Task(
+        task_id="cart", kind=Kind.REPAIR, files=FILES, description="", oracle={"src/shop/cart.py": GOOD}, tests=tests,
+        split=Split.TRAIN, problem="cart", origin=Origin(source="tests"), licence="Apache-2.0",
+    )  # fmt: skip
+
+
+def grade(grader: Grader, task: Task, text: str) -> Verdict:
+    return grader.grade_files(task, {**FILES, "src/shop/cart.py": text})
+
+
+def test_the_known_good_answer_passes_though_the_suite_has_known_failures(grader: Grader) -> None:
+    one = task(("test_total", "test_each[1]"), ("test_each[0]", "test_hoped_for", "test_writes"))
+    verdict = grade(grader, one, GOOD)
+    assert verdict.outcome is Outcome.PASSED, verdict
+    assert len(verdict.tests) == 5
+    assert grade(grader, one, FILES["src/shop/cart.py"]).outcome is Outcome.FAILED
+
+
+def test_a_unified_diff_is_an_answer_too(grader: Grader) -> None:
+    text = (
+        "--- a/src/shop/cart.py\n+++ b/src/shop/cart.py\n@@ -1,2 +1,2 @@\n"
+        " def total(numbers):\n-    return 0\n+    return sum(numbers)\n"
+    )
+    assert grader.grade(task(("test_total",)), text).passed
+    assert str(diff(FILES, {**FILES, "src/shop/cart.py": GOOD}))
+
+
+@pytest.mark.parametrize("name", ["test_skipped", "test_absent", "test_each[7]"])
+def test_skipped_and_missing_are_not_passed(grader: Grader, name: str) -> None:
+    verdict = grade(grader, task(("test_total", name)), GOOD)
+    assert verdict.outcome is Outcome.FAILED, verdict
+    assert [test.status for test in verdict.tests] == [TestStatus.PASSED, TestStatus.MISSING]
+
+
+def test_breaking_what_worked_is_no_pass(grader: Grader) -> None:
+    text = "def total(numbers):\n    return sum(numbers) if len(numbers) > 2 else -1\n"
+    verdict = grade(grader, task(("test_total",), ("test_each[0]",)), text)
+    assert verdict.outcome is Outcome.FAILED
+    assert [test.status for test in verdict.tests] == [TestStatus.PASSED, TestStatus.FAILED]
+
+
+@pytest.mark.parametrize(
+    ("text", "outcome"),
+    [
+        ("def total(", Outcome.SYNTAX_ERROR),
+        ("1 / 0\n", Outcome.FAILED),
+        ("import os\nos._exit(0)\n", Outcome.CRASHED),
+        ("def total(numbers):\n    import os; os._exit(0)\n", Outcome.CRASHED),
+    ],
+)
+def test_what_went_wrong_is_named(grader: Grader, text: str, outcome: Outcome) -> None:
+    verdict = grade(grader, task(("test_total",)), text)
+    assert verdict.outcome is outcome, verdict
+
+
+def test_the_answers_own_tests_and_configuration_do_not_count(grader: Grader) -> None:
+    tree = {**FILES, "tests/test_cart.py": "def test_total(): pass\n", "setup.cfg": "[tool:pytest]\naddopts = --co\n"}
+    verdict = grader.grade_files(task(("test_total",)), tree)
+    assert verdict.outcome is Outcome.FAILED and len(verdict.evidence) >= 2
