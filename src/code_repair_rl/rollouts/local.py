@@ -186,15 +186,17 @@ def _working_copy(model: nn.Module, dtype: torch.dtype) -> nn.Module:
     inner: Any = unwrapped(model)
     with torch.no_grad():
         if hasattr(inner, "merge_and_unload"):  # merged in the master's precision, then rounded
-            duplicate = copy.deepcopy(inner).merge_and_unload()
-            return duplicate.to(dtype).eval().requires_grad_(False)  # type: ignore[no-any-return]
-        # Rounded while copying: the master is never held twice.
-        memo: dict[int, Any] = {
-            id(parameter): nn.Parameter(parameter.detach().to(dtype, copy=True), requires_grad=False)
-            for parameter in inner.parameters()
-        }
-        duplicate = copy.deepcopy(inner, memo)
-        return duplicate.eval()  # type: ignore[no-any-return]
+            duplicate = copy.deepcopy(inner).merge_and_unload().to(dtype)
+        else:
+            # Rounded while copying: the master is never held twice.
+            memo: dict[int, Any] = {
+                id(parameter): nn.Parameter(parameter.detach().to(dtype, copy=True), requires_grad=False)
+                for parameter in inner.parameters()
+            }
+            duplicate = copy.deepcopy(inner, memo)
+    for name in ("forward", "_original_forward"):  # a trainer wraps the master's forward, in autocast for one
+        duplicate.__dict__.pop(name, None)
+    return duplicate.eval().requires_grad_(False)  # type: ignore[no-any-return]
 
 
 def _copy_weights(model: nn.Module, duplicate: nn.Module) -> bool:
