@@ -8,7 +8,6 @@ from peft import LoraConfig, get_peft_model
 from transformers import MistralConfig, MistralForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
 from code_repair_rl.models import tiny_model
-from code_repair_rl.training import shared_prefix
 from code_repair_rl.training.shared_prefix import completion_logprobs, plain_logprobs
 
 _SMALL = {
@@ -75,11 +74,6 @@ def test_loss_and_gradients_are_those_of_the_plain_way(shape, seed):
 
 def test_many_long_completions_go_in_several_blocks():
     _assert_equal(tiny_model(), *_batch([(20, [90, 80, 1, 70, 200, 128]), (150, [64] * 8)]))
-
-
-def test_a_small_head_chunk_changes_nothing(monkeypatch):
-    monkeypatch.setattr(shared_prefix, "HEAD_CHUNK", 7)
-    _assert_equal(tiny_model(), *_batch([(9, [10, 3, 0, 8]), (4, [1])]))
 
 
 def test_the_plain_way_is_what_the_model_says():
@@ -154,6 +148,16 @@ def test_in_bf16_it_is_no_further_from_the_truth_than_the_plain_way():
             for name, way in (("ours", completion_logprobs), ("plain", plain_logprobs)):
                 gaps[name].append(float((way(model, *batch).logprobs.detach() - truth).norm()))
     assert sum(gaps["ours"]) <= 1.15 * sum(gaps["plain"])
+
+
+def test_autocast_cuts_no_weight_off_its_gradient():
+    """The first call tries whether the model can be packed; what autocast caches then must not reach the training."""
+    batch = _batch([(20, [12, 9])])
+    _, expected, _ = _loss_and_gradients(plain_logprobs, tiny_model(), *batch)
+    with torch.autocast("cpu", torch.bfloat16):
+        _, gradients, _ = _loss_and_gradients(completion_logprobs, tiny_model(), *batch)
+    assert gradients.keys() == expected.keys()
+    assert max(_relative(gradients[name], expected[name]) for name in expected) < 0.2
 
 
 def test_a_sliding_window_takes_the_plain_way_and_says_so_once(caplog):

@@ -7,8 +7,8 @@ all completions flow into the prompt's activations and from there backward once.
 up to the order of sums.
 
 It is one call of the model's own forward, so that hooks of DDP and ZeRO fire once; no logits exist for prompt tokens
-but the last (it predicts the first completion token), and logits are computed in chunks, again in the backward pass,
-so that the whole vocabulary is never kept for all tokens. Where a model cannot be packed, `completion_logprobs` takes
+but the last (it predicts the first completion token), and never fp32 logits of all completion tokens at once
+(`token_logprobs`). Where a model cannot be packed, `completion_logprobs` takes
 the plain way and says so once.
 """
 
@@ -22,7 +22,6 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from code_repair_rl.models.packed import (
     causal_attention,
@@ -32,11 +31,9 @@ from code_repair_rl.models.packed import (
     unwrapped,
     why_not_packable,
 )
+from code_repair_rl.training.token_logprobs import TokenLogprobHead
 
 _log = logging.getLogger(__name__)
-
-HEAD_CHUNK = 512
-"""Completion tokens whose logits exist at a time: 100 MB in fp32 for 49,152 tokens of vocabulary."""
 
 _LEAST_BLOCK = 128
 """Completion tokens that attend together, at least: below this, calls cost more than masked-out work."""
@@ -78,7 +75,7 @@ def completion_logprobs(
         _say_once(model, reason)
         return plain_logprobs(model, prompts, groups, temperature=temperature, with_entropy=with_entropy, width=width)
     packed = _Packed(prompts, groups, _device(model))
-    head = _ChunkedHead(packed.targets, temperature, with_entropy)
+    head = TokenLogprobHead(packed.targets, temperature, with_entropy, vocabulary=_vocabulary(model))
     with packed_attention(model), replaced_head(model, head):
         found = packed_forward(model, packed.layout(), packed.token_ids, packed.position_ids, keep=packed.keep)
     return _unpacked(found, groups, width)
@@ -112,7 +109,8 @@ def plain_logprobs(
         places += [(number, place) for place in range(longest_prompt - 1, stop - 1)]
         targets += answer
     where = torch.tensor(places, device=device).view(-1, 2)
-    head = _ChunkedHead(torch.tensor(targets, device=device, dtype=torch.long), temperature, with_entropy)
+    chosen = torch.tensor(targets, device=device, dtype=torch.long)
+    head = TokenLogprobHead(chosen, temperature, with_entropy, vocabulary=_vocabulary(model))
 
     def at_completions(own: Callable[[Tensor], Tensor], hidden: Tensor) -> Tensor:
         return head(own, hidden[where[:, 0], where[:, 1]].unsqueeze(0))
@@ -240,38 +238,6 @@ class _Packed:
         return _SharedPrefixLayout(self._prompt_lengths, self._group_lengths, self._device)
 
 
-class _ChunkedHead:
-    """Stands in for the language-model head: `(1, M, hidden)` to `(1, M, 1 or 2)`, log-probability and entropy."""
-
-    def __init__(self, targets: Tensor, temperature: float, with_entropy: bool) -> None:
-        self.targets = targets
-        self.temperature = temperature
-        self.with_entropy = with_entropy
-
-    def __call__(self, own: Callable[[Tensor], Tensor], hidden: Tensor) -> Tensor:
-        chunks = zip(torch.split(hidden[0], HEAD_CHUNK), torch.split(self.targets, HEAD_CHUNK), strict=True)
-        found = [
-            checkpoint(self._chunk, own, piece, targets, use_reentrant=False)
-            if torch.is_grad_enabled()
-            else self._chunk(own, piece, targets)
-            for piece, targets in chunks
-        ]
-        return torch.cat(found).unsqueeze(0)
-
-    def _chunk(self, own: Callable[[Tensor], Tensor], hidden: Tensor, targets: Tensor) -> Tensor:
-        logits = own(hidden).float()
-        if self.temperature != 1.0:
-            logits = logits / self.temperature
-        norm = torch.logsumexp(logits, dim=-1)
-        logprobs = logits.gather(1, targets.unsqueeze(1)).squeeze(1) - norm
-        if not self.with_entropy:
-            return logprobs.unsqueeze(1)
-        with torch.no_grad():
-            shifted = logits.detach() - norm.detach().unsqueeze(1)
-            entropy = -(shifted.exp() * shifted).sum(dim=-1)
-        return torch.stack([logprobs, entropy], dim=1)
-
-
 def _unpacked(found: Tensor, groups: Sequence[Sequence[Sequence[int]]], width: int | None) -> CompletionLogprobs:
     """`(M, 1 or 2)` values, completion after completion, to rows."""
     lengths = torch.tensor([len(answer) for group in groups for answer in group], device=found.device)
@@ -304,3 +270,7 @@ def _say_once(model: nn.Module, reason: str) -> None:
 
 def _device(model: nn.Module) -> torch.device:
     return next(model.parameters()).device
+
+
+def _vocabulary(model: nn.Module) -> int:
+    return int(unwrapped(model).config.get_text_config().vocab_size)
