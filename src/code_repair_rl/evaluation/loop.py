@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 from code_repair_rl.edits import EditError, parse
 from code_repair_rl.errors import BadInput
 from code_repair_rl.evaluation.result import EvalResult, SampleResult, TaskResult, tasks_digest
-from code_repair_rl.grading import GRADER_VERSION, Outcome
+from code_repair_rl.grading import GRADER_VERSION, Outcome, Verdict
 from code_repair_rl.home import write_atomically
-from code_repair_rl.rollouts.ask import ask, derived_seed, row_of
-from code_repair_rl.rollouts.completion import Engine, FinishReason, Sampling
+from code_repair_rl.rollouts.ask import Answer, ask, derived_seed, row_of
+from code_repair_rl.rollouts.completion import Completion, Engine, FinishReason, Sampling
 from code_repair_rl.runs import RolloutRow, read_rows, write_rows
 from code_repair_rl.tasks import HintLevel, Task, messages
 
@@ -195,17 +195,16 @@ def _read_back(path: Path | None, batch: Sequence[Task], grader: Grader) -> list
         return rows
     verdicts = grader.grade_many([(tasks[rows[index].task_id], rows[index].text) for index in open_rows])
     for index, verdict in zip(open_rows, verdicts, strict=True):
-        rows[index] = dataclasses.replace(
-            rows[index],
-            outcome=verdict.outcome.value,
-            passed=verdict.passed,
-            score=verdict.score,
-            evidence=verdict.evidence,
-            wall_seconds=verdict.wall_seconds,
-            isolation=verdict.isolation,
-        )
+        rows[index] = _with_verdict(rows[index], tasks[rows[index].task_id], verdict)
     write_rows(path, rows)
     return rows
+
+
+def _with_verdict(row: RolloutRow, task: Task, verdict: Verdict) -> RolloutRow:
+    """The same answer with another verdict."""
+    completion = Completion(row.prompt_ids, row.token_ids, row.logprobs, row.text, FinishReason(row.finish_reason))
+    answer = Answer(task, completion, verdict)
+    return row_of(answer, step=row.step, group=row.group, sample=row.sample, hint=row.hint, prompt=row.prompt)
 
 
 def _task_results(batch: Sequence[Task], rows: Sequence[RolloutRow]) -> list[TaskResult]:

@@ -146,6 +146,7 @@ class LiveDisplay(RunListener):
         now = time.monotonic()
         if self._step > 0:
             self._step_seconds.append(now - self._step_began)
+            self._step_began = now
             self._done = self._step
             if self._live is None:
                 self._line(self._summary_line())

@@ -158,7 +158,7 @@ class WandbListener(SilentListener):
             artifact = wandb.Artifact(f"{self._run.id}-model", type="model")
             artifact.add_reference(model.as_uri(), checksum=False)
             self._run.log_artifact(artifact)
-        self._run.finish(exit_code=0 if status == "finished" else 1, quiet=True)
+        self._run.finish(exit_code=0 if status == "finished" else 1)
         self._run = None
 
 
