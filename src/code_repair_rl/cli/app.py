@@ -35,14 +35,16 @@ def _options(
 
 def _commands() -> None:
     """Let every command module add its commands."""
-    from code_repair_rl.cli import compare, doctor, edits, eval, fix, grade, model, report, tasks
+    from code_repair_rl.cli import compare, demo, doctor, edits, eval, fix, grade, model, report, tasks, train
 
+    demo.add_to(app)
     model.add_to(app)
     tasks.add_to(app)
     doctor.add_to(app)
     edits.add_to(app)
     fix.add_to(app)
     grade.add_to(app)
+    train.add_to(app)
     eval.add_to(app)
     compare.add_to(app)
     report.add_to(app)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import gc
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -53,18 +52,20 @@ class Watcher:
 
         return SilentListener()
 
+    def built(self, step: str, done: int, total: int) -> None:
+        """A step of building the tasks has got this far."""
+
     def evaluated(self, progress: Progress) -> None:
         """An evaluation has got this far."""
 
 
-def run_journey(recipe: Recipe, folder: Path, watcher: Watcher, *, build_tasks: Callable[[str], None]) -> Outcome:
+def run_journey(recipe: Recipe, folder: Path, watcher: Watcher) -> Outcome:
     """Do what of the journey is not done yet, and report.
 
     Args:
         recipe: of all stages.
         folder: the journey's run directory.
         watcher: told of every stage.
-        build_tasks: builds a task set by name where it is not there.
 
     Raises:
         BadInput: `folder` holds a journey of another recipe.
@@ -74,7 +75,7 @@ def run_journey(recipe: Recipe, folder: Path, watcher: Watcher, *, build_tasks: 
     from code_repair_rl.reporting import write_report
 
     run = RunDir.create(folder, recipe.model_dump(mode="json"), resume=True)
-    _prepare(recipe, watcher, build_tasks)
+    _prepare(recipe, watcher)
     results = {"base": _evaluated(recipe, "base", run, watcher)}
 
     sft_folder, grpo_folder, control_folder = (folder / name for name in ("sft", "grpo", "control"))
@@ -116,7 +117,7 @@ def start_anew(folder: Path) -> None:
     shutil.rmtree(folder)
 
 
-def _prepare(recipe: Recipe, watcher: Watcher, build_tasks: Callable[[str], None]) -> None:
+def _prepare(recipe: Recipe, watcher: Watcher) -> None:
     if recipe.model.name == EMBEDDED_MODEL and embedded_model_folder() is None:
         watcher.stage(Stage("model", "Fetching the model"))
         fetch_embedded_model()
@@ -125,8 +126,15 @@ def _prepare(recipe: Recipe, watcher: Watcher, build_tasks: Callable[[str], None
     except BadInput:
         if Path(recipe.tasks.name).suffix:  # a file of the user's: nothing that we could build
             raise
+        from code_repair_rl.synthesis import build_set
+
         watcher.stage(Stage("tasks", "Making the tasks"))
-        build_tasks(recipe.tasks.name)
+        build_set(
+            recipe.tasks.name,
+            backend=recipe.sandbox.backend,
+            workers=recipe.sandbox.workers,
+            progress=watcher.built,
+        )
 
 
 def _evaluated(recipe: Recipe, name: str, run: RunDir, watcher: Watcher) -> EvalResult:

@@ -54,7 +54,7 @@ class SandboxSection(Section):
     """Where answers run."""
 
     backend: str = "auto"
-    """`auto` takes the best backend that really isolates; `unsafe-local` isolates nothing and stamps every result."""
+    """`auto` takes the best backend that really isolates; `unsafe_local` isolates nothing and stamps every result."""
     workers: int = Field(default=2, ge=1)
 
 

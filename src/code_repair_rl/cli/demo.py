@@ -1,0 +1,67 @@
+"""`crrl demo`: the whole journey of a recipe on this machine, and what it showed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+from rich.console import Console
+
+from code_repair_rl.cli.train import sorted_arguments
+
+if TYPE_CHECKING:
+    from code_repair_rl.pipelines.journey import Outcome
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the command."""
+
+    @app.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
+    def demo(
+        context: typer.Context,
+        fresh: bool = typer.Option(False, "--fresh", help="Remove what an earlier demo made, and train anew."),
+        unsafe_local: bool = typer.Option(
+            False, "--unsafe-local", help="Run model-written code WITHOUT isolation; every result is stamped so."
+        ),
+    ) -> None:
+        """Teach a small real model to repair code, on this machine's CPU, and show what it learned.
+
+        Fetches the model, makes the tasks, fine-tunes on known-good edits (SFT), trains with tests as the reward
+        (GRPO), evaluates all three models on problems that no training task shares, and writes a report.
+
+        Run again, it shows the result at once; interrupted, it goes on. Further arguments are `key=value`, as for
+        `crrl grpo`: `recipe=NAME` (default `demo`), `run=FOLDER` (default `runs/RECIPE`), any key of the recipe.
+        """
+        from code_repair_rl.cli.watch import ConsoleWatcher
+        from code_repair_rl.pipelines.journey import run_journey, start_anew
+        from code_repair_rl.recipes import compose
+
+        arguments = sorted_arguments(context.args)
+        overrides = list(arguments.overrides)
+        if unsafe_local:
+            overrides.append("sandbox.backend=unsafe_local")
+        recipe = compose(arguments.recipe, overrides)
+        folder = arguments.run or Path("runs") / recipe.name
+        if fresh:
+            start_anew(folder)
+        with ConsoleWatcher(Console(stderr=True, highlight=False), recipe) as watcher:
+            outcome = run_journey(recipe, folder, watcher)
+        show(outcome, Console(highlight=False))
+
+
+def show(outcome: Outcome, console: Console) -> None:
+    """Print the table, and in plain sentences what was and what was not shown."""
+    from code_repair_rl.cli.eval import show_results
+    from code_repair_rl.evaluation import sentences
+
+    show_results(outcome.results, console)
+    console.print()
+    for comparison in outcome.comparisons:
+        console.print(sentences(comparison)[0], soft_wrap=True)
+    console.print(f"\nReport: [bold]{outcome.report}[/bold]", soft_wrap=True)
+    console.print(
+        f"Repair a file of yours: crrl fix FILE --tests 'pytest -q' --model {outcome.report.parent}/grpo/model",
+        soft_wrap=True,
+        markup=False,
+    )
