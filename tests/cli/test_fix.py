@@ -55,7 +55,7 @@ def _crrl(*arguments: str, answer: str | None = None) -> Result:
 
 def test_the_passing_patch_is_shown_and_applied_on_yes(project: Path, answering: Answering) -> None:
     answering(lambda prompt, n: [MEND] * n)
-    result = _crrl("stats.py", "--tests", "pytest -q", "--samples", "8", answer="y\n")
+    result = _crrl("stats.py", "--tests", "PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 pytest -q", "--samples", "8", answer="y\n")
     assert result.exit_code == 0, result.output
     assert "-        total -= value" in result.stdout
     assert "+        total += value" in result.stdout

@@ -7,6 +7,8 @@ import signal
 import socket
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import psutil
 import pytest
@@ -52,6 +54,14 @@ def test_jobs_leave_nothing_behind_for_the_next(server: ForkServer) -> None:
     assert run(server, leave)[1] is Cause.FINISHED
     look = "import os; connection.sendall(repr((os.listdir('/tmp'), os.listdir('/proc'), os.getpid())).encode())"
     assert run(server, look)[0] == b"([], [], 1)"
+
+
+def test_jobs_import_from_a_folder_below_tmp_though_each_has_a_tmp_of_its_own() -> None:
+    with TemporaryDirectory(dir="/tmp") as folder:
+        Path(folder, "mine.py").write_text("value = b'42'\n")
+        Path(folder).chmod(0o755)
+        with ForkServer([("program", PROGRAM)], nested=True, python_path=(folder,)) as server:
+            assert run(server, "import mine; connection.sendall(mine.value)")[0] == b"42"
 
 
 def test_a_job_has_no_privilege_and_no_descriptor_but_its_own(server: ForkServer) -> None:

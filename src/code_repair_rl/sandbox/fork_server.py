@@ -15,6 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files as package_files
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -83,14 +84,15 @@ class ForkServer:
         self._control = ours
         filter_fd = filter_descriptor(seccomp_filter(allow=_NESTING_CALLS if nested else ())) if isolated else None
         command: list[str] = []
+        inside = _visible_inside(python_path) if nested and isolated else {path: path for path in python_path}
         if isolated:
             layout = JailLayout(
                 folder_bytes=0 if nested else disk_bytes or 1 << 20,
                 nested=nested,
-                read_only={path: path for path in python_path},
+                read_only=inside,
             )
             command = jail_command(layout, seccomp_fd=filter_fd, slot=self._slot)
-        own = {"PYTHONHASHSEED": "0"} | ({"PYTHONPATH": ":".join(python_path)} if python_path else {})
+        own = {"PYTHONHASHSEED": "0"} | ({"PYTHONPATH": ":".join(inside)} if inside else {})
         for name, value in own.items() if isolated else ():
             command[-1:-1] = ["--setenv", name, value]
         environment = {} if isolated else base_environment() | own
@@ -230,3 +232,11 @@ class ForkServer:
 @cache
 def _server_source() -> str:
     return package_files("code_repair_rl.sandbox.inside").joinpath("fork_server.py").read_text(encoding="utf-8")
+
+
+def _visible_inside(python_path: Sequence[str]) -> dict[str, str]:
+    """Path in the jail to path here. What lies below /tmp goes elsewhere: jobs mount a /tmp of their own over it."""
+    return {
+        f"/python-path/{number}" if Path(path).is_relative_to("/tmp") else path: path
+        for number, path in enumerate(python_path)
+    }
