@@ -142,7 +142,11 @@ def test_a_failing_call_is_a_visible_example_that_really_fails(tasks: list[Task]
         except Exception as error:
             assert told_result == f"raises {type(error).__name__}: {error}"
         else:
-            assert ast.literal_eval(told_result.removeprefix("returns ")) == result
+            told_value = told_result.removeprefix("returns ")
+            if " object>" in told_value:  # told without its address, which differs every time
+                assert repr(result).startswith(told_value.removesuffix(">"))
+            else:
+                assert ast.literal_eval(told_value) == result
 
 
 def test_bugs_that_run_forever_are_left_out(tasks: list[Task]) -> None:

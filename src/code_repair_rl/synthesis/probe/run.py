@@ -12,6 +12,7 @@ import io
 import json
 import os
 import random
+import re
 import select
 import signal
 import sys
@@ -205,10 +206,15 @@ def _letter(test: Callable[[], Any]) -> tuple[str, str]:
     except AssertionError:
         return WRONG, ""
     except Exception as error:
-        return RAISED, f"raises {type(error).__name__}: {error}"
+        return RAISED, _without_addresses(f"raises {type(error).__name__}: {error}")
     except BaseException as error:
         return RAISED, f"raises {type(error).__name__}"
     return PASSED, ""
+
+
+def _without_addresses(text: str) -> str:
+    """`<reversed object>` for `<reversed object at 0x7f5a41d03a00>`: an address tells nothing and differs every time."""
+    return re.sub(r" (?:at|@) 0x[0-9a-f]+", "", text)
 
 
 def _example(function: Callable[..., Any], arguments: str, expected: str, counter: LineCounter) -> tuple[str, str]:
@@ -218,7 +224,7 @@ def _example(function: Callable[..., Any], arguments: str, expected: str, counte
         return RAISED, text
     try:
         same = bool(results[0] == ast.literal_eval(expected))
-        return (PASSED if same else WRONG), f"returns {results[0]!r}"
+        return (PASSED if same else WRONG), _without_addresses(f"returns {results[0]!r}")
     except Exception as error:
         return WRONG, f"returns something that cannot be compared ({type(error).__name__})"
 
