@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from code_repair_rl.edits.errors import EditError, EditErrorKind
 from code_repair_rl.edits.patch import Hunk, Tolerance
 
+_RUNGS = tuple(Tolerance)
 MAX_PLACES = 100
 """Most places that an ambiguous search reports."""
 _INDEX_FROM_HUNKS = 16
@@ -43,7 +44,7 @@ class SearchableFile:
         """
         if not hunk.search:
             return self._locate_insertion(hunk)
-        for rung in Tolerance:
+        for rung in _RUNGS:
             if rung.rank > tolerance.rank:
                 break
             places = self._places(hunk, rung)
