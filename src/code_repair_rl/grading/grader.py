@@ -96,7 +96,12 @@ class Grader:
             return Verdict(Outcome.EDIT_REJECTED, edit_error=error.kind.value, evidence=(str(error),))
         if not applied.changed:
             return Verdict(Outcome.UNCHANGED, tolerance=applied.rung.value, evidence=("the edit changes nothing",))
-        return replace(self.grade_files(task, applied.files), tolerance=applied.rung.value)
+        verdict = self.grade_files(task, applied.files)
+        if not verdict.passed and applied.files == task.files_after_oracle():
+            # The task is broken, not the answer.
+            why = f"the task's own known-good answer does not pass: {'; '.join(verdict.evidence)}"
+            return _no_verdict(why, self.isolation)
+        return replace(verdict, tolerance=applied.rung.value)
 
     def grade_many(
         self, answers: Sequence[tuple[Task, str]], progress: Callable[[int], None] | None = None
