@@ -4,8 +4,15 @@ PYTHON ?= python3
 TORCH ?= auto
 ARGS ?=
 
+SEEDS ?= 0 1 2
+
 BIN := .venv/bin
 STAMP := .venv/.set-up-$(TORCH)
+
+# runs/cpu-hour-0:sft,runs/cpu-hour-1:sft, and so on
+comma := ,
+empty :=
+each_seed = $(subst $(empty) $(empty),$(comma),$(foreach seed,$(SEEDS),runs/cpu-hour-$(seed):$(1)))
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -33,8 +40,10 @@ lint: $(STAMP)  ## ruff (rules and format), mypy --strict, and the arrows betwee
 bench: fetched  ## Every script under benchmarks/, as tables. ARGS=--quick for a short look.
 	@for script in benchmarks/*.py; do printf '\n== %s\n' "$$script"; $(BIN)/python "$$script" $(ARGS) || exit 1; done
 
-study: $(STAMP)  ## The hour-long study behind the claim in docs/results.md, every seed of it.
-	$(BIN)/crrl study $(ARGS)
+study: $(STAMP)  ## The study behind docs/results.md: base, SFT, GRPO and a control, for every seed (hours).
+	for seed in $(SEEDS); do $(BIN)/crrl demo recipe=cpu-hour seed=$$seed run=runs/cpu-hour-$$seed $(ARGS) || exit 1; done
+	$(BIN)/crrl compare $(call each_seed,sft) $(call each_seed,grpo)
+	$(BIN)/crrl compare $(call each_seed,control) $(call each_seed,grpo)
 
 clean:  ## Remove .venv, build products and tool caches. Runs and the model cache stay.
 	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
