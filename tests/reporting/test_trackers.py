@@ -101,6 +101,7 @@ def test_an_offline_wandb_run_holds_metrics_tables_and_artifacts(run: RunDir, mo
     assert {kind for kind, _ in artifacts} >= {"evaluation", "model"}
 
 
+@pytest.mark.slow
 def test_a_resumed_wandb_run_goes_on_under_its_id(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")

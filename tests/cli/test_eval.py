@@ -1,0 +1,113 @@
+"""`crrl eval`, `crrl compare` and `crrl report`, with a real (tiny) model, a real sandbox and real files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from code_repair_rl.cli.app import app
+from code_repair_rl.cli.eval import name_of
+from code_repair_rl.errors import BadInput
+from code_repair_rl.runs import RunDir
+from code_repair_rl.tasks import write_tasks
+from tests.evaluation.tasks_for_tests import task
+from tests.evaluation.test_comparison import random_result
+from tests.reporting.recorded import evaluation, recorded_run
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    write_tasks(tmp_path / "tasks.jsonl", [task(number) for number in range(4)])
+    return tmp_path
+
+
+def crrl(*arguments: str, code: int = 0) -> str:
+    result = CliRunner().invoke(app, list(arguments))
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert result.exit_code == code, result.output
+    return result.stdout
+
+
+ASKED = ("eval", "-m", "tiny-random", "-t", "tasks.jsonl", "--split", "validation", "--samples", "2")
+SHORT = ("--max-new-tokens", "8", "--max-prompt-tokens", "4000", "--dtype", "float32", "--workers", "1")
+
+
+def test_a_model_is_evaluated_shown_again_and_reported(here: Path) -> None:
+    told = json.loads(crrl(*ASKED, *SHORT, "--run", "run", "--name", "base", "--json"))
+    assert told["summary"]["tasks"] == 4
+    assert told["summary"]["samples"] == 8
+    assert told["summary"]["pass_at"]["1"]["value"] == 0.0
+    path = here / "run" / "eval" / "base.json"
+    written = path.read_bytes()
+    again = crrl(*ASKED, *SHORT, "--run", "run", "--name", "base")
+    assert "pass@2" in again
+    assert path.read_bytes() == written
+    crrl("report", "run")
+    assert (here / "run" / "report.html").stat().st_size > 1e6
+    other = json.loads(crrl(*ASKED, *SHORT, "--run", "run", "--name", "again", "--json"))
+    assert other["tasks"] == told["tasks"]  # the same seed, the same samples
+
+
+def test_a_finished_evaluation_is_not_shown_as_the_answer_to_another_question(here: Path) -> None:
+    crrl(*ASKED, *SHORT, "--run", "run", "--name", "base", "--limit", "2")
+    with pytest.raises(BadInput, match="differ in temperature, limit"):
+        crrl(*ASKED, *SHORT, "--run", "run", "--name", "base", "--temperature", "0.5")
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        (("--hint", "all"), "no hint level 'all'"),
+        (("--split", "train"), "no tasks of split train"),
+        (("--tasks", "absent.jsonl"), "no such task file"),
+        (("--model", "nowhere/at/all"), "no such model"),
+        (("--dtype", "int8"), "does not compute in 'int8'"),
+        (("--name", "../x"), "made of letters"),
+    ],
+)
+def test_bad_input_is_named(here: Path, changed: tuple[str, str], message: str) -> None:
+    with pytest.raises(BadInput, match=message):
+        crrl(*ASKED, *SHORT, "--run", "run", *changed)
+
+
+def test_an_evaluation_is_named_after_its_model() -> None:
+    assert name_of("runs/demo/grpo/model") == "grpo"
+    assert name_of("owner/Some-Model") == "Some-Model"
+    assert name_of("/") == "model"
+
+
+def test_compare_says_whether_it_is_better_and_exits_so(here: Path) -> None:
+    random_result("weak", 0.2, 1).write(here / "weak.json")
+    random_result("strong", 0.8, 2).write(here / "strong.json")
+    assert "shown to be better" in crrl("compare", "weak.json", "strong.json", "--require-improvement")
+    assert "shown to be worse" in crrl("compare", "strong.json", "weak.json", "--require-improvement", code=1)
+    crrl("compare", "strong.json", "weak.json")
+    told = json.loads(crrl("compare", "weak.json", "strong.json", "--json"))
+    assert told["improved"] is True
+    assert told["pass_at"]["1"]["estimate"]["low"] > 0
+
+
+def test_compare_finds_evaluations_in_runs_and_pools_seeds(here: Path) -> None:
+    recorded_run(here / "a", steps=1, seed=1)
+    recorded_run(here / "b", steps=1, seed=2)
+    told = json.loads(crrl("compare", "a:sft,b:sft", "a:grpo,b:grpo", "--json"))
+    assert told["seeds"] == 2
+    with pytest.raises(BadInput, match="base, sft, grpo"):
+        crrl("compare", "a", "b:sft")
+    with pytest.raises(BadInput, match="2 evaluations before and 1 after"):
+        crrl("compare", "a:sft,b:sft", "a:grpo")
+    with pytest.raises(BadInput, match="no such evaluation"):
+        crrl("compare", "absent.json", "a:sft")
+    alone = RunDir.create(here / "alone", {}, resume=False)
+    alone.write_eval("only", evaluation("only", 0.5, 3).to_json())
+    assert "only against sft" in crrl("compare", "a:sft", "alone")
+
+
+def test_report_refuses_what_is_not_a_run(here: Path) -> None:
+    with pytest.raises(BadInput, match=r"no recipe\.yaml"):
+        crrl("report", str(here))
