@@ -43,15 +43,10 @@ class Loaded:
 
 def load(recipe: Recipe) -> Loaded:
     """The recipe's model, its tokenizer, and an engine that samples from these very weights."""
-    import torch
-    from transformers.utils import logging
-
-    from code_repair_rl.models import load_model, load_tokenizer
+    from code_repair_rl.models import load_model, load_tokenizer, settle_process
     from code_repair_rl.rollouts.local import LocalEngine
 
-    logging.set_verbosity_error()
-    if recipe.threads is not None:
-        torch.set_num_threads(recipe.threads)
+    settle_process(recipe.threads)
     tokenizer = load_tokenizer(recipe.model.name)
     model = load_model(recipe.model.name, trainable=True)
     copy_dtype = None if recipe.model.autocast == "none" else recipe.model.autocast
