@@ -46,6 +46,7 @@ class TellListener(TrainerCallback):  # type: ignore[misc]
             if name in self._renamed and value is not None and math.isfinite(float(value))
         }
         figures[STEP_SECONDS] = self._step_seconds
+        self._listener.on_phase(state.global_step, "train")  # validation may have come between
         self._listener.on_metrics(state.global_step, figures)
 
 

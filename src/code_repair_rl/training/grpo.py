@@ -30,7 +30,7 @@ from code_repair_rl.training.batches import MicroBatch, micro_batches, tensors
 from code_repair_rl.training.callbacks import TellListener, TimeBudget, Validate
 from code_repair_rl.training.checkpointing import AtomicCheckpoints
 from code_repair_rl.training.collect import Collector, rollout_metrics
-from code_repair_rl.training.settings import lora_config, trainer_arguments
+from code_repair_rl.training.settings import lora_config, silence, trainer_arguments
 from code_repair_rl.training.sft import model_path, save_model
 from code_repair_rl.training.shared_prefix import completion_logprobs
 
@@ -72,8 +72,8 @@ class RepairGRPOTrainer(AtomicCheckpoints, GRPOTrainer):  # type: ignore[misc]
             self.model.eval()
             groups = self.collector.collect(step)
             self.model.train()
-            self.listener.on_metrics(step, rollout_metrics(groups))
             self.listener.on_phase(step, "train")
+            self.listener.on_metrics(step, rollout_metrics(groups))
             batches = micro_batches(groups, per_step, keep_silent=self.beta != 0.0)
             self._buffered_inputs = [self._inputs(batch, batches) for batch in batches]
         inputs: dict[str, Any] = self._buffered_inputs[place]
@@ -195,6 +195,7 @@ def train_grpo(
     if validate is not None:
         keep = functools.partial(save_model, trainer.model, tokenizer, run)
         trainer.add_callback(Validate(settings.validate_every, validate, keep, run))
+    silence(trainer)
     checkpoint = run.latest_good_checkpoint()
     if checkpoint is not None:
         collector.stream.restore((checkpoint.path / _STREAM_FILE).read_text())

@@ -6,6 +6,8 @@ from typing import Any
 
 import torch
 from peft import LoraConfig
+from transformers import PrinterCallback, Trainer
+from transformers.utils.logging import disable_progress_bar
 
 from code_repair_rl.recipes import ModelSection
 from code_repair_rl.runs import RunDir
@@ -35,6 +37,12 @@ def trainer_arguments(run: RunDir, model: ModelSection, *, seed: int, steps: int
         "dataloader_pin_memory": False,
         "ignore_data_skip": False,
     }
+
+
+def silence(trainer: Trainer) -> None:
+    """Leave all talking to the run's listener: no printed dictionaries, no bars of transformers' own."""
+    trainer.remove_callback(PrinterCallback)
+    disable_progress_bar()
 
 
 def lora_config(model: ModelSection) -> LoraConfig | None:

@@ -24,7 +24,7 @@ from code_repair_rl.tasks import Task
 from code_repair_rl.tasks.prompts import messages, oracle_answer
 from code_repair_rl.training.callbacks import TellListener, TimeBudget, Validate
 from code_repair_rl.training.checkpointing import AtomicCheckpoints
-from code_repair_rl.training.settings import lora_config, trainer_arguments
+from code_repair_rl.training.settings import lora_config, silence, trainer_arguments
 
 _IGNORED = -100
 """The label that torch's cross-entropy leaves out."""
@@ -149,6 +149,7 @@ def train_sft(
     if validate is not None:
         keep = functools.partial(save_model, trainer.model, tokenizer, run)
         trainer.add_callback(Validate(validate_every, validate, keep, run))
+    silence(trainer)
     trainer.run, trainer.listener = run, listener
     checkpoint = run.latest_good_checkpoint()
     listener.on_phase(checkpoint.step if checkpoint else 0, "train")
