@@ -191,10 +191,12 @@ def _require_tests_ran(baseline: JobResult, tests: str) -> None:
 
 
 def _engine(model: str) -> Engine:
-    from code_repair_rl.models import load_model, load_tokenizer
+    from code_repair_rl.models import load_model, load_tokenizer, settle_process
     from code_repair_rl.rollouts.local import LocalEngine
 
-    return LocalEngine(load_model(model), load_tokenizer(model))
+    settle_process(None)
+    # Only sampled from, so half the precision will do: half the memory, and faster on a CPU too.
+    return LocalEngine(load_model(model, dtype="bfloat16"), load_tokenizer(model))
 
 
 def _how(result: JobResult) -> str:
