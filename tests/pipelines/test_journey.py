@@ -1,0 +1,119 @@
+"""The whole loop in miniature, on real parts: it runs, it can be cut, it goes on, and it is done only once."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from code_repair_rl.errors import BadInput
+from code_repair_rl.models import EMBEDDED_MODEL, TINY_MODEL, load_model
+from code_repair_rl.pipelines.journey import Stage, Watcher, run_journey, start_anew
+from code_repair_rl.recipes import Recipe, compose
+from code_repair_rl.runs import RunDir, RunListener, SilentListener
+from code_repair_rl.tasks import Split, write_tasks
+from tests.training.conftest import task
+
+STAGES = ["eval base", "sft", "eval sft", "grpo", "eval grpo", "control", "eval control", "report"]
+
+
+@pytest.fixture
+def task_file(tmp_path: Path) -> Path:
+    path = tmp_path / "tasks.jsonl"
+    splits = [Split.TRAIN] * 4 + [Split.VALIDATION] * 2 + [Split.TEST] * 3
+    write_tasks(path, [task(number, split) for number, split in enumerate(splits, start=1)])
+    return path
+
+
+def miniature(task_file: Path, model: str, more: Sequence[str] = ()) -> Recipe:
+    return compose("smoke", [f"model.name={model}", f"tasks.name={task_file}", "control=true", *more])
+
+
+class Log(Watcher):
+    """Notes the stages; may cut the journey as one begins."""
+
+    def __init__(self, cut_at: str | None = None, step: int | None = None) -> None:
+        self.stages: list[str] = []
+        self.cut_at, self.step = cut_at, step
+
+    def stage(self, stage: Stage) -> RunListener:
+        self.stages.append(stage.name)
+        if stage.name == self.cut_at:
+            if self.step is None:
+                raise KeyboardInterrupt
+            return CutAt(self.step)
+        return SilentListener()
+
+
+class CutAt(SilentListener):
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_phase(self, step: int, phase: str) -> None:
+        if step == self.step and phase == "train":
+            raise KeyboardInterrupt
+
+
+def test_the_whole_loop_with_the_real_small_model(task_file: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    log = Log()
+    outcome = run_journey(miniature(task_file, EMBEDDED_MODEL), folder, log)
+    assert log.stages == STAGES
+    assert list(outcome.results) == ["base", "sft", "grpo", "control"]
+    assert all(len(result.tasks) == 3 for result in outcome.results.values())
+    assert {result.isolation for result in outcome.results.values()} <= {"bubblewrap", "none"}
+    assert [(one.before, one.after) for one in outcome.comparisons] == [("sft", "grpo"), ("control", "grpo")]
+    assert outcome.report.read_text().lstrip().lower().startswith("<!doctype html")
+    rows = list(RunDir.open(folder / "grpo").all_rollouts())
+    assert len(rows) == 2 * 2 * 2
+    assert all(len(row.token_ids) == len(row.logprobs) for row in rows)
+    assert load_model(folder / "grpo" / "model").config.vocab_size == 49152
+
+
+@pytest.mark.parametrize(("stage", "step"), [("sft", 2), ("grpo", 2), ("eval grpo", None), ("control", 1)])
+def test_a_journey_cut_anywhere_ends_as_if_it_had_not_been(
+    task_file: Path, tmp_path: Path, stage: str, step: int | None
+) -> None:
+    recipe = miniature(task_file, TINY_MODEL, ["control=false"] if stage != "control" else [])
+    with pytest.raises(KeyboardInterrupt):
+        run_journey(recipe, tmp_path / "cut", Log(stage, step))
+    again = run_journey(recipe, tmp_path / "cut", Log())
+    whole = run_journey(recipe, tmp_path / "whole", Log())
+    for name in ("base", "sft", "grpo"):
+        assert again.results[name].tasks == whole.results[name].tasks
+
+
+def test_what_is_finished_is_shown_and_not_done_again(task_file: Path, tmp_path: Path) -> None:
+    recipe = miniature(task_file, TINY_MODEL, ["control=false"])
+    first = run_journey(recipe, tmp_path / "run", Log())
+    metrics = (tmp_path / "run" / "grpo" / "metrics.jsonl").read_bytes()
+    second = run_journey(recipe, tmp_path / "run", Log())
+    assert second.results == first.results
+    assert (tmp_path / "run" / "grpo" / "metrics.jsonl").read_bytes() == metrics
+
+
+def test_another_recipe_in_the_same_place_is_refused(task_file: Path, tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run_journey(miniature(task_file, TINY_MODEL), tmp_path / "run", Log("eval base"))
+    with pytest.raises(BadInput, match=r"learning_rate"):
+        run_journey(miniature(task_file, TINY_MODEL, ["grpo.learning_rate=0.5"]), tmp_path / "run", Log())
+
+
+def test_starting_anew_removes_runs_only(tmp_path: Path) -> None:
+    other = tmp_path / "precious"
+    other.mkdir()
+    (other / "thesis.txt").write_text("years of work")
+    with pytest.raises(BadInput, match="not a run directory"):
+        start_anew(other)
+    assert (other / "thesis.txt").exists()
+    RunDir.create(tmp_path / "run", {"name": "x"}, resume=False)
+    start_anew(tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_isolation_is_stamped_where_it_was_given_up(task_file: Path, tmp_path: Path) -> None:
+    recipe = miniature(task_file, TINY_MODEL, ["sandbox.backend=unsafe_local", "control=false"])
+    outcome = run_journey(recipe, tmp_path / "run", Log())
+    written = json.loads((tmp_path / "run" / "eval" / "grpo.json").read_text())
+    assert written["isolation"] in ("unsafe-local", "none")
+    assert outcome.results["grpo"].samples == 2
