@@ -168,3 +168,10 @@ def test_many_answers_come_back_in_order_exactly_once(grader: Grader) -> None:
     assert [verdict.outcome for verdict in verdicts] == expected
     assert sorted(seen) == list(range(1, 41))
     assert grader.grade_many([]) == []
+
+
+def test_the_unsafe_backend_grades_too_and_is_stamped() -> None:
+    with Grader(backend="unsafe_local", workers=1) as unsafe:
+        verdicts = [unsafe.grade(TASK, answer(text)) for text in (GOOD, "def mean(numbers):\n    return 0\n")]
+    assert [verdict.outcome for verdict in verdicts] == [Outcome.PASSED, Outcome.FAILED]
+    assert {verdict.isolation for verdict in verdicts} == {"unsafe-local"}

@@ -116,3 +116,11 @@ def test_the_answers_own_tests_and_configuration_do_not_count(grader: Grader) ->
     tree = {**FILES, "tests/test_cart.py": "def test_total(): pass\n", "setup.cfg": "[tool:pytest]\naddopts = --co\n"}
     verdict = grader.grade_files(task(("test_total",)), tree)
     assert verdict.outcome is Outcome.FAILED and len(verdict.evidence) >= 2
+
+
+def test_the_unsafe_backend_grades_too_and_is_stamped() -> None:
+    with Grader(backend="unsafe_local", workers=1) as unsafe:
+        one = task(("test_total",), ("test_writes",))
+        verdicts = [grade(unsafe, one, text) for text in (GOOD, FILES["src/shop/cart.py"], GOOD + "# again\n")]
+    assert [verdict.outcome for verdict in verdicts] == [Outcome.PASSED, Outcome.FAILED, Outcome.PASSED], verdicts
+    assert {verdict.isolation for verdict in verdicts} == {"unsafe-local"}

@@ -19,7 +19,7 @@ from code_repair_rl.grading.canary import canary_passes
 from code_repair_rl.grading.function_worker import FunctionWorker
 from code_repair_rl.grading.judge import Expectation, expectation, judge
 from code_repair_rl.grading.policy import protected_paths
-from code_repair_rl.grading.repository import RepositoryWorker, judge_repository
+from code_repair_rl.grading.repository import RepositoryWorker, judge_repository, packages
 from code_repair_rl.grading.verdict import Outcome, Verdict
 from code_repair_rl.sandbox import FUNCTION, Limits, Sandbox, select_backend
 from code_repair_rl.sandbox.fork_server import ServerBroken
@@ -224,12 +224,13 @@ class Grader:
             self._idle.put(worker)
 
     def _repository(self, task: Task, tests: RepositoryTests, files_after: Mapping[str, str]) -> Verdict:
+        packages()  # where pytest is missing, that is the user's to mend, and no verdict would say so
         broken: list[str] = []
         for _ in range(2):
             worker = self._borrow()
             try:
                 run = worker.repository.run(task.files, files_after, tests)
-            except (ServerBroken, OSError) as error:
+            except (ServerBroken, MachineryFailed, OSError) as error:
                 broken.append(str(error))
                 continue
             finally:

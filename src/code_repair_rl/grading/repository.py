@@ -9,6 +9,7 @@ import sysconfig
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from code_repair_rl.errors import MachineryFailed
@@ -47,13 +48,14 @@ class RepositoryWorker:
     def __init__(self, *, isolated: bool) -> None:
         self._isolated = isolated
         self._server: ForkServer | None = None
+        self._runs = 0
 
     def run(self, before: Mapping[str, str], after: Mapping[str, str], tests: RepositoryTests) -> RepositoryRun:
         """Run the tests of a task on the tree `after` an answer.
 
         Raises:
             ServerBroken: the jail is gone; nothing is known about the answer.
-            MachineryFailed: pytest is not installed.
+            MachineryFailed: the jail cannot be started.
         """
         tree, notes = graded_tree(before, after, tests)
         wanted = [*tests.fail_to_pass, *tests.pass_to_pass]
@@ -61,7 +63,7 @@ class RepositoryWorker:
         changed = [path for path in tree if path.endswith(".py") and tree[path] != before.get(path)]
         modules = sorted({test_id.partition("::")[0] for test_id in wanted} & set(tree) | {canary.path})
         random.Random(secrets.randbits(32)).shuffle(modules)
-        payload = {
+        payload: dict[str, Any] = {
             "files": {**tree, canary.path: canary.text},
             "changed": [path for path in changed if path not in tests.test_files],
             "wanted": [*wanted, *canary.statuses],
@@ -72,6 +74,9 @@ class RepositoryWorker:
         began = time.monotonic()
         try:
             server = self._started()
+            self._runs += 1
+            place = f"{server.scratch}/{self._runs}"
+            payload |= {"root": f"{place}/repository", "scratch": f"{place}/scratch"}
             ours, theirs = socket.socketpair()
             with ours:
                 with theirs:
@@ -98,7 +103,7 @@ class RepositoryWorker:
                 preload=("pytest", "unittest", "socket"),
                 isolated=self._isolated,
                 nested=True,
-                python_path=_packages(),
+                python_path=packages(),
             )
         return self._server
 
@@ -150,13 +155,19 @@ def _outcome(run: RepositoryRun, results: tuple[TestResult, ...]) -> tuple[Outco
     return Outcome.FAILED, errors
 
 
-def _packages() -> tuple[str, ...]:
-    """Folders of this environment's packages: pytest, and what the repository under test needs."""
+def packages() -> tuple[str, ...]:
+    """Folders of this environment's packages: pytest, and what the repository under test needs.
+
+    Raises:
+        MachineryFailed: pytest is not installed.
+    """
     import importlib.util
 
-    if importlib.util.find_spec("pytest") is None:
+    found = importlib.util.find_spec("pytest")
+    if found is None or found.origin is None:
         raise MachineryFailed(
             "pytest is not installed", where="repository tests", mend="run `pip install pytest` in this environment"
         )
     paths = sysconfig.get_paths()
-    return tuple(dict.fromkeys((paths["purelib"], paths["platlib"])))
+    folders = (str(Path(found.origin).parent.parent), paths["purelib"], paths["platlib"])
+    return tuple(folder for folder in dict.fromkeys(folders) if Path(folder).is_dir())

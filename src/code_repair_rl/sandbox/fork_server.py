@@ -7,8 +7,10 @@ import itertools
 import json
 import os
 import select
+import shutil
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -20,7 +22,14 @@ from types import TracebackType
 from typing import Any
 
 from code_repair_rl.errors import MachineryFailed
-from code_repair_rl.sandbox.command_line import JailLayout, base_environment, interpreter, jail_command, slot_uid
+from code_repair_rl.sandbox.command_line import (
+    JailLayout,
+    base_environment,
+    interpreter,
+    interpreter_folder,
+    jail_command,
+    slot_uid,
+)
 from code_repair_rl.sandbox.job import Cause
 from code_repair_rl.sandbox.limits import Limits
 from code_repair_rl.sandbox.one_shot import filter_descriptor, rlimits
@@ -80,6 +89,9 @@ class ForkServer:
     ) -> None:
         self._slot = next(_slots)
         self._isolated = isolated
+        hidden = interpreter_folder().startswith("/tmp/")  # a private /tmp would hide it
+        self.scratch = ("/job" if hidden else "/tmp") if isolated else tempfile.mkdtemp(prefix="crrl-jobs-")
+        """The folder that jobs may write to; private to each job where they are nested."""
         ours, theirs = socket.socketpair()
         self._control = ours
         filter_fd = filter_descriptor(seccomp_filter(allow=_NESTING_CALLS if nested else ())) if isolated else None
@@ -115,6 +127,7 @@ class ForkServer:
                 {
                     "slot_uid": slot_uid(self._slot) if isolated else None,
                     "nested": nested and isolated,
+                    "scratch": self.scratch,
                     "preload": list(preload),
                     "programs": [list(program) for program in programs],
                     "seccomp": (seccomp_filter() if isolated else b"").hex(),
@@ -182,6 +195,8 @@ class ForkServer:
         end(self._process)
         if self._process.stderr is not None:
             self._process.stderr.close()
+        if not self._isolated:
+            shutil.rmtree(self.scratch, ignore_errors=True)
 
     def __enter__(self) -> ForkServer:
         return self

@@ -27,14 +27,13 @@ if TYPE_CHECKING:
     import socket
     from typing import Any
 
-_ROOT, _SCRATCH = "/tmp/repository", "/tmp/scratch"
 _MOST_REPORT_BYTES = 16 << 20
 
 
 def main(payload: dict[str, Any], result: socket.socket) -> None:
     """Run the tests, report once."""
     found: dict[str, Any] = {"syntax": "", "tests": {}, "errors": [], "tampered": "", "done": False, "read_only": False}
-    root, scratch = payload.get("root", _ROOT), payload.get("scratch", _SCRATCH)
+    root, scratch = payload["root"], payload["scratch"]
     found["syntax"] = _syntax_error(payload)
     if not found["syntax"]:
         _lay_out(root, payload["files"])

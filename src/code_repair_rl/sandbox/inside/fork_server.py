@@ -236,7 +236,7 @@ def _memory_below(top: int) -> int:
     return total
 
 
-def _private_namespaces(limits: Any, ids: tuple[int, int]) -> None:
+def _private_namespaces(limits: Any, ids: tuple[int, int], scratch: str) -> None:
     uid, gid = ids
     _libc.prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0)  # an undumpable process may not write its own maps
     for name, text in (("setgroups", "deny"), ("uid_map", f"65534 {uid} 1"), ("gid_map", f"65534 {gid} 1")):
@@ -245,10 +245,11 @@ def _private_namespaces(limits: Any, ids: tuple[int, int]) -> None:
         os.close(descriptor)
     _libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
     _mount(None, "/", None, _MS_REC | _MS_PRIVATE, "")
-    _mount("tmpfs", "/tmp", "tmpfs", _MS_NOSUID | _MS_NODEV, f"size={limits['disk_bytes']},mode=1777")
+    _mount("tmpfs", scratch, "tmpfs", _MS_NOSUID | _MS_NODEV, f"size={limits['disk_bytes']},mode=1777")
     for hidden in ("/dev/shm", "/proc"):
         _mount("tmpfs", hidden, "tmpfs", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC | _MS_RDONLY, "size=4k")
-    os.chdir("/tmp")
+    os.environ.update(TMPDIR=scratch, HOME=scratch)
+    os.chdir(scratch)
 
 
 def _mount(source: str | None, target: str, kind: str | None, flags: int, data: str) -> None:
@@ -269,7 +270,7 @@ def _job(setup: Any, program: Any, job: Any, connections: list[int], output: int
             os.dup2(descriptor, index)
         os.closerange(len(high), 256)
         if setup["nested"]:
-            _private_namespaces(job["limits"], setup["ids"])
+            _private_namespaces(job["limits"], setup["ids"], setup["scratch"])
         for name, value in job["rlimits"]:
             limit = getattr(resource, name)
             ceiling = resource.getrlimit(limit)[1]
