@@ -95,10 +95,18 @@ def _describe(
         "recipe": run.recipe(),
         "environment": sessions[-1] if sessions else {},
         "sessions": len(sessions),
+        "seconds": sum(_session_seconds(session) for session in sessions),
         "steps": steps,
         "metrics": metric_series(run.metrics()),
         "notes": list(notes),
     }
+
+
+def _session_seconds(session: dict[str, Any]) -> float:
+    """How long a session took; 0 where it was cut off, because then nobody knows."""
+    return (
+        float(session.get("ended_unix_seconds", 0.0) - session["started_unix_seconds"]) if "status" in session else 0.0
+    )
 
 
 def _evaluation_rows(run: RunDir, name: str) -> Iterator[list[RolloutRow]]:

@@ -34,15 +34,23 @@ function layout(options) {
     margin: { l: 48, r: 12, t: 8, b: 24 }, height: 240, autosize: true,
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
     font: { color: css("--text"), size: 11 }, hovermode: "x unified",
-    xaxis: { gridcolor: grid, zerolinecolor: grid, automargin: true, tickformat: options.category ? "" : ",d", nticks: 8, ...(options.xaxis || {}) },
+    xaxis: { gridcolor: grid, zerolinecolor: grid, automargin: true, ...(options.category ? {} : { tickformat: ",d", dtick: options.dtick }), ...(options.xaxis || {}) },
     yaxis: { gridcolor: grid, zerolinecolor: grid, tickformat: options.percent ? ".0%" : "", rangemode: options.zero ? "tozero" : "normal", automargin: true },
     showlegend: options.legend !== false, legend: { orientation: "h", y: -0.12, yanchor: "top", font: { size: 10 } },
     hoverlabel: { font: { size: 11 } }, barmode: options.stack ? "stack" : "group",
   };
 }
 
+function stepTicks(traces) {
+  // Steps are whole numbers; at most eight of them, at a round distance, are named.
+  const steps = traces.flatMap((trace) => trace.x);
+  const least = (Math.max(...steps) - Math.min(...steps)) / 8;
+  return [1, 2, 5, 10, 20, 25, 50, 100, 200, 250, 500, 1000, 2000, 5000, 10000].find((distance) => distance >= least) || undefined;
+}
+
 function draw(plot) {
   const { traces, options } = charts.pending.get(plot);
+  if (!options.category) options.dtick = stepTicks(traces);
   charts.drawn.set(plot, options);
   return Plotly.react(plot, traces, layout(options), { displaylogo: false, displayModeBar: false, responsive: true });
 }
@@ -109,12 +117,20 @@ function courseCharts(runs) {
   return found;
 }
 
-function metricCharts(runs) {
+// What the charts above show already, from the rollouts themselves.
+const SHOWN_ABOVE = /^(reward|outcome|outcomes|rollouts)\/|^(pass_rate|apply_rate)$/;
+
+function metricCharts(runs, names) {
+  return names.map((name) => {
+    const shown = runs.map((run, i) => [run, i]).filter(([run]) => run.metrics[name]);
+    const traces = shown.flatMap(([run, i]) => lineTraces(run.label, run.metrics[name].x, run.metrics[name].y, RUN_COLOURS[i % RUN_COLOURS.length]));
+    return chart(name, traces, { legend: shown.length > 1, zero: traces.every((trace) => trace.y.every((y) => y >= 0)) });
+  });
+}
+
+function metricNames(runs) {
   const names = [...new Set(runs.flatMap((run) => Object.keys(run.metrics)))].sort();
-  return names.map((name) => chart(name, runs.flatMap((run, i) => {
-    const series = run.metrics[name];
-    return series ? lineTraces(run.label, series.x, series.y, RUN_COLOURS[i % RUN_COLOURS.length]) : [];
-  }), { legend: runs.length > 1 }));
+  return [names.filter((name) => !SHOWN_ABOVE.test(name)), names.filter((name) => SHOWN_ABOVE.test(name))];
 }
 
 function barChart(title, rows, key) {

@@ -21,6 +21,26 @@ function summaryTable(rows, severalRuns) {
       el("td", { class: "number" }, format.number(row.tokens, 1)), el("td", { class: "number" }, row.noVerdict))))));
 }
 
+function duration(seconds) {
+  if (!seconds) return "–";
+  const whole = Math.round(seconds), hours = Math.floor(whole / 3600), minutes = Math.floor(whole / 60) % 60;
+  return hours ? `${hours} h ${minutes} min` : minutes ? `${minutes} min ${whole % 60} s` : `${whole} s`;
+}
+
+function runTable(runs) {
+  const rows = runs.filter((run) => run.steps.length || Object.keys(run.metrics).length);
+  if (!rows.length) return null;
+  const total = (run, get) => run.steps.reduce((sum, step) => sum + get(step), 0);
+  const answers = (step) => Object.values(step.outcomes).reduce((a, b) => a + b, 0);
+  return el("div", { class: "scroll" }, el("table", { class: "figures", id: "runs" },
+    el("thead", {}, el("tr", {}, ["run", "status", "steps", "rollouts", "no verdict", "first step's pass rate", "last step's pass rate", "time"].map((h) => el("th", { scope: "col" }, h)))),
+    el("tbody", {}, rows.map((run) => el("tr", {}, el("td", {}, el("strong", {}, run.label)), el("td", {}, run.environment.status || "not ended"),
+      el("td", { class: "number" }, Math.max(0, ...run.steps.map((s) => s.step), ...Object.values(run.metrics).flatMap((m) => m.x))),
+      el("td", { class: "number" }, total(run, answers) || "–"), el("td", { class: "number" }, run.steps.length ? total(run, (s) => s.outcomes["no-verdict"] || 0) : "–"),
+      cell(run.steps.length ? run.steps[0].pass : null), cell(run.steps.length ? run.steps[run.steps.length - 1].pass : null),
+      el("td", { class: "number" }, duration(run.seconds)))))));
+}
+
 function comparisonCard(one, viewer) {
   const mark = one.shown ? el("span", { class: "badge " + (one.better ? "good" : "bad") }, one.better ? "shown to be better" : "shown to be worse") : el("span", { class: "badge warn" }, "no difference shown");
   const tasks = (title, list, more) => (list.length ? el("details", {}, el("summary", {}, `${title} (${list.length + more})`), el("ul", {}, list.map(([task, before, after]) =>
@@ -42,6 +62,8 @@ function overview(index, viewer) {
     index.comparisons.map((one) => comparisonCard(one, viewer)),
     bars.length ? el("h2", {}, "Where it works") : null,
     bars.length ? el("div", { class: "charts" }, barChart("pass@1 by mutation operator (tasks)", bars, "byOperator"), barChart("pass@1 by length of the code (tasks)", bars, "byLines")) : null,
+    index.runs.some((run) => run.steps.length || Object.keys(run.metrics).length) ? [el("h2", {}, "Training"), runTable(index.runs),
+      el("p", { class: "quiet" }, "Steps ask different tasks: their pass rates show the course of training, and compare no models. Evaluations do that.")] : null,
     notes.length ? el("div", { class: "card" }, notes.map((note) => el("p", { class: "warn" }, note))) : null,
   ];
 }
@@ -62,12 +84,13 @@ async function main() {
   const body = document.getElementById("main"), tabs = document.getElementById("tabs");
   document.getElementById("title").textContent = index.runs.map((run) => run.label).join(", ");
   const viewer = new Viewer(index);
-  const course = courseCharts(index.runs), metrics = metricCharts(index.runs);
+  const course = courseCharts(index.runs), [metrics, more] = metricNames(index.runs);
   const parts = {
     overview: ["Overview", () => overview(index, viewer)],
     curves: ["Curves", () => [
       el("h2", {}, "Training, by step"), course.length ? el("div", { class: "charts" }, course) : el("p", { class: "quiet" }, "No training rollouts were recorded."),
-      metrics.length ? [el("h2", {}, "Metrics"), el("div", { class: "charts" }, metrics)] : null]],
+      metrics.length ? [el("h2", {}, "Metrics"), el("div", { class: "charts" }, metricCharts(index.runs, metrics))] : null,
+      more.length ? el("details", {}, el("summary", {}, `${more.length} more metrics, most of them shown above in another way`), el("div", { class: "charts" }, metricCharts(index.runs, more))) : null]],
     rollouts: [`Rollouts (${index.rollouts.count})`, () => [viewer.node]],
     about: ["About", () => about(index)],
   };
