@@ -203,8 +203,6 @@ def _try_packing(model: PreTrainedModel) -> str | None:
     was_training = model.training
     model.eval()
     try:
-        # Not under the caller's autocast: what it caches of the weights without gradients would cut them off the
-        # training forward that comes next.
         with torch.no_grad(), torch.autocast(device.type, enabled=False):
             plain = torch.cat([model(input_ids=ids.unsqueeze(0), use_cache=False).logits[0] for ids in sequences])
             positions = torch.cat([torch.arange(len(ids), device=device) for ids in sequences])
@@ -215,6 +213,9 @@ def _try_packing(model: PreTrainedModel) -> str | None:
         return f"a packed pass fails on it ({(str(error) or type(error).__name__).splitlines()[0]})"
     finally:
         model.train(was_training)
+        # A trainer may have wrapped the model's forward in autocast. What that cached of the weights without gradients
+        # would cut them off from the training forward that comes next under the caller's own autocast.
+        torch.clear_autocast_cache()
     gap = float((packed.float() - plain.float()).abs().max())
     # Rounding differs by the order of sums only; another attention pattern moves logits by a good part of their size.
     tolerance = (1e-3 if plain.dtype == torch.float32 else 5e-2) * float(plain.float().abs().max())
