@@ -80,6 +80,30 @@ def test_a_resumed_run_counts_the_steps_that_lie_behind(run: RunDir, clock: list
     assert display.seconds_left() == pytest.approx(2 * 30)
 
 
+def test_a_step_is_done_when_its_duration_is_told_and_the_recipes_minutes_bound_the_rest(
+    tmp_path: Path, clock: list[float]
+) -> None:
+    run = RunDir.create(tmp_path / "run", {"sft": {"max_minutes": 2}, "grpo": {"max_minutes": None}}, resume=False)
+    run.append_metrics(1, {"time/step_seconds": 10.0})  # by an earlier session
+    display = LiveDisplay("x", Console(file=io.StringIO(), width=120))
+    display.on_start(run, 100)
+    clock[0] += 500  # loading
+    display.on_phase(1, "train")
+    display.on_metrics(2, {"time/step_seconds": 10.0, "train/loss": 1.0})
+    assert display.seconds_left() == pytest.approx(120 - 20)
+    clock[0] += 14  # validation included
+    display.on_metrics(3, {"time/step_seconds": 10.0})
+    assert display.seconds_left() == pytest.approx(120 - 30)
+    for step in range(4, 99):
+        clock[0] += 1
+        display.on_metrics(step, {"time/step_seconds": 0.5})
+    assert display.seconds_left() == pytest.approx(2 * 1.0)
+    display.on_end("finished")
+    text = display._console.file.getvalue()  # type: ignore[attr-defined]
+    assert "step 2/100, loss 1, about 1 min 40 s left" in text
+    assert "finished after 98 of 100 steps" in text
+
+
 def test_time_left_is_unknown_before_the_first_step_ends(tmp_path: Path) -> None:
     display = LiveDisplay("x", Console(file=io.StringIO()))
     display.on_start(RunDir.create(tmp_path / "run", {}, resume=False), 3)

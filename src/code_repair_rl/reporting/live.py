@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter, deque
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,9 @@ from rich.table import Table
 from rich.text import Text
 
 from code_repair_rl.runs import RolloutRow, RunDir, RunListener
+
+STEP_SECONDS = "time/step_seconds"
+"""The metric by which a run says how long a step took, and that it is done."""
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
 _SHOWN_METRICS = ("loss", "kl", "entropy")
@@ -66,11 +70,16 @@ class LiveDisplay(RunListener):
         self._tokens_per_second = 0.0
         self._metrics: dict[str, float] = {}
         self._done = 0
+        self._samples = False
+        self._used_seconds = 0.0
+        self._recipe: dict[str, Any] = {}
         self._evaluations: list[str] = []
 
     def on_start(self, run_dir: RunDir, total_steps: int) -> None:
         """Begin to draw."""
         self._total = total_steps
+        self._recipe = run_dir.recipe()
+        self._used_seconds = sum(row.values.get(STEP_SECONDS, 0.0) for row in run_dir.metrics())
         self._step_began = time.monotonic()
         if self._console.is_terminal:
             self._live = Live(get_renderable=self._draw, console=self._console, refresh_per_second=2, transient=False)
@@ -79,15 +88,19 @@ class LiveDisplay(RunListener):
             self._line(f"{self._title}: {total_steps} steps into {run_dir.path}")
 
     def on_phase(self, step: int, phase: str) -> None:
-        """A new step begins when its number first occurs."""
-        if step != self._step:
-            self._finish_step()
-            self._step = step
-        self._phase = phase
+        """Show the phase. Where nothing said that the step before is done, its successor's first phase does."""
+        if step > self._step > self._done:
+            self._finish_step(None)
+        self._step, self._phase = step, phase
+        self._samples = self._samples or phase == "sample"
 
     def on_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Keep the latest figures."""
+        """Keep the latest figures; the duration of a step among them says that it is done."""
         self._metrics.update(metrics)
+        if STEP_SECONDS in metrics and step > self._done:
+            self._step = step
+            self._used_seconds += metrics[STEP_SECONDS]
+            self._finish_step(metrics[STEP_SECONDS])
 
     def on_rollouts(self, step: int, rows: Sequence[RolloutRow]) -> None:
         """Take in the verdicts of a step."""
@@ -118,7 +131,8 @@ class LiveDisplay(RunListener):
 
     def on_end(self, status: str) -> None:
         """Draw for the last time."""
-        self._finish_step()
+        if self._step > self._done:
+            self._finish_step(None)
         self._phase = status
         if self._live is None:
             self._line(f"{self._title}: {status} after {self._done} of {self._total} steps")
@@ -131,27 +145,36 @@ class LiveDisplay(RunListener):
             self._live = None
 
     def seconds_left(self) -> float | None:
-        """From the mean of the last steps, less what the current one has taken; None before the first has ended."""
+        """From the mean of the last steps, less what the current one has taken; None before the first has ended.
+
+        Where the recipe allows a number of minutes, no more than is left of them.
+        """
         if not self._step_seconds:
             return None
         each = sum(self._step_seconds) / len(self._step_seconds)
         current = min(each, time.monotonic() - self._step_began)
-        return max(0.0, each * (self._total - self._done_before()) - current)
+        by_steps = each * (self._total - self._done_before()) - current
+        minutes = (self._recipe.get("grpo" if self._samples else "sft") or {}).get("max_minutes")
+        by_budget = math.inf if minutes is None else 60 * minutes - self._used_seconds - current
+        return max(0.0, min(by_steps, by_budget))
 
     def _done_before(self) -> int:
         """Steps that lie behind, those of an earlier session of a resumed run included."""
         return max(self._done, self._step - 1)
 
-    def _finish_step(self) -> None:
+    def _finish_step(self, own_seconds: float | None) -> None:
+        """Note the step as done; `own_seconds` is what it says of itself.
+
+        Steps are timed from end to end, because validation and checkpoints between them take time, too. The first is
+        not: loading came before it.
+        """
         now = time.monotonic()
-        if self._step > 0:
-            self._step_seconds.append(now - self._step_began)
-            self._step_began = now
-            self._done = self._step
-            if self._live is None:
-                self._line(self._summary_line())
-            self._step = 0
+        first = not self._step_seconds and own_seconds is not None
+        self._step_seconds.append(own_seconds if first and own_seconds is not None else now - self._step_began)
         self._step_began = now
+        self._done = self._step
+        if self._live is None:
+            self._line(self._summary_line())
 
     def _summary_line(self) -> str:
         parts = [f"step {self._step}/{self._total}"]
@@ -191,7 +214,7 @@ class LiveDisplay(RunListener):
             mix = "  ".join(f"{name} {count}" for name, count in self._outcomes.most_common())
             body.add_row("verdicts", Text(mix), "")
         if self._tokens_per_second:
-            body.add_row("speed", Text(f"{self._tokens_per_second:.0f} sampled tokens/s over the step"), "")
+            body.add_row("speed", Text(f"{self._tokens_per_second:.0f} sampled tokens/s, grading included"), "")
         shown = [(name, self._metrics[f"train/{name}"]) for name in _SHOWN_METRICS if f"train/{name}" in self._metrics]
         if shown:
             body.add_row("metrics", Text("  ".join(f"{name} {value:.4g}" for name, value in shown)), "")
