@@ -8,6 +8,7 @@ result = select_backend().run(Job(argv=("python", "main.py"), files={"main.py": 
 from code_repair_rl.sandbox.job import JOB_FOLDER, Cause, Job, JobResult, Probe, Sandbox
 from code_repair_rl.sandbox.limits import AGENT_COMMAND, FUNCTION, GIB, MIB, PYTEST, Limits
 from code_repair_rl.sandbox.select import backends, probe_all, select_backend
+from code_repair_rl.sandbox.session import Session
 
 __all__ = [
     "AGENT_COMMAND",
@@ -22,6 +23,7 @@ __all__ = [
     "Limits",
     "Probe",
     "Sandbox",
+    "Session",
     "backends",
     "probe_all",
     "select_backend",

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from code_repair_rl.sandbox.limits import FUNCTION, Limits
+from code_repair_rl.sandbox.limits import AGENT_COMMAND, FUNCTION, Limits
+
+if TYPE_CHECKING:
+    from code_repair_rl.sandbox.session import Session
 
 JOB_FOLDER = "/job"
 """Where a job's files lie and its command starts, in every isolating backend."""
@@ -41,6 +44,8 @@ class Job:
     """The command. `python` is the interpreter that runs this package, without its site packages."""
     files: Mapping[str, bytes | str] = field(default_factory=dict)
     """Files copied in, path to content."""
+    modes: Mapping[str, int] = field(default_factory=dict)
+    """Permission bits of `files`; 0o644 where it says nothing."""
     trees: Mapping[str, str] = field(default_factory=dict)
     """Folders copied in: path in the job's folder (`.` for the folder itself) to the folder on this machine.
     Symbolic links are copied as links; what is neither file, folder nor link is left out."""
@@ -70,6 +75,8 @@ class JobResult:
     cause: Cause
     files: Mapping[str, bytes] = field(default_factory=dict)
     """What `collect` named and was found."""
+    modes: Mapping[str, int] = field(default_factory=dict)
+    """Permission bits of `files`."""
     error: str = ""
     """What went wrong in the sandbox itself, where `cause` is `INFRASTRUCTURE`."""
     isolation: str = ""
@@ -118,4 +125,16 @@ class Sandbox(Protocol):
         Raises:
             BadInput: the job itself is wrong (a path outside its folder, a tree that is not there).
         """
+        ...
+
+    def open_session(
+        self,
+        *,
+        files: Mapping[str, bytes | str] | None = None,
+        trees: Mapping[str, str] | None = None,
+        read_only: Mapping[str, str] | None = None,
+        environment: Mapping[str, str] | None = None,
+        limits: Limits = AGENT_COMMAND,
+    ) -> Session:
+        """A work copy that shell commands run in, one after the other; arguments as of `Job`."""
         ...

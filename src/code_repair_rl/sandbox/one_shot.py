@@ -21,8 +21,9 @@ from pathlib import Path, PurePosixPath
 from code_repair_rl.errors import BadInput, CrrlError
 from code_repair_rl.sandbox.command_line import JailLayout, base_environment, interpreter, jail_command, slot_uid
 from code_repair_rl.sandbox.job import JOB_FOLDER, Cause, Job, JobResult, Probe
-from code_repair_rl.sandbox.limits import Limits
+from code_repair_rl.sandbox.limits import AGENT_COMMAND, Limits
 from code_repair_rl.sandbox.seccomp import seccomp_filter
+from code_repair_rl.sandbox.session import Session
 from code_repair_rl.sandbox.supervise import Supervised, end, supervise
 
 _GRACE_SECONDS = 3.0
@@ -35,6 +36,18 @@ class _OneShot(ABC):
 
     name: str
     isolation: str
+
+    def open_session(
+        self,
+        *,
+        files: Mapping[str, bytes | str] | None = None,
+        trees: Mapping[str, str] | None = None,
+        read_only: Mapping[str, str] | None = None,
+        environment: Mapping[str, str] | None = None,
+        limits: Limits = AGENT_COMMAND,
+    ) -> Session:
+        """A work copy that shell commands run in, one after the other; arguments as of `Job`."""
+        return Session(self, files or {}, trees or {}, read_only or {}, environment or {}, limits)
 
     def probe(self) -> Probe:
         """Really run a small job, and say what came of it."""
@@ -89,6 +102,8 @@ class _OneShot(ABC):
                 "collect": list(job.collect),
                 "collect_bytes": job.collect_bytes,
                 "wall_seconds": job.limits.wall_seconds,
+                "output_bytes": job.limits.output_bytes,
+                "stdin_bytes": len(job.stdin.encode() if isinstance(job.stdin, str) else job.stdin),
                 "rlimits": rlimits(job.limits),
                 "environment": self._environment(job, folder),
             }
@@ -142,10 +157,19 @@ class _OneShot(ABC):
         stdout, stderr = bytes(seen.read[out]), bytes(seen.read[err])
         process.stdout.close()
         process.stderr.close()
-        return self._result(seen, bytes(seen.read[answer_end]), stdout, stderr, process.returncode, began)
+        return self._result(
+            seen, bytes(seen.read[answer_end]), stdout, stderr, process.returncode, began, job.limits.output_bytes
+        )
 
     def _result(
-        self, seen: Supervised, answer: bytes, stdout: bytes, stderr: bytes, own_exit: int, began: float
+        self,
+        seen: Supervised,
+        answer: bytes,
+        stdout: bytes,
+        stderr: bytes,
+        own_exit: int | None,
+        began: float,
+        most_output_bytes: int,
     ) -> JobResult:
         wall_seconds = time.monotonic() - began
         if seen.cause is not None:
@@ -159,10 +183,16 @@ class _OneShot(ABC):
         if "launch_error" in head:
             return self._broken(head["launch_error"], began, stdout, stderr)
         read_back: dict[str, bytes] = {}
-        for name, size in head["files"]:
+        for name, size, _ in head["files"]:
             read_back[name], rest = rest[:size], rest[size:]
+        modes = {name: mode for name, _, mode in head["files"]}
         cause, code = _cause(head["status"])
-        return JobResult(code, stdout, stderr, wall_seconds, cause, read_back, isolation=self.isolation)
+        if head["captured"]:
+            size = head["captured"][0]
+            stdout, stderr = rest[:size], rest[size:]
+            if len(rest) > most_output_bytes and cause is Cause.FINISHED:
+                stdout, stderr, cause, code = stdout[:most_output_bytes], b"", Cause.OUTPUT_LIMIT, 137
+        return JobResult(code, stdout, stderr, wall_seconds, cause, read_back, modes, isolation=self.isolation)
 
     def _broken(self, error: str, began: float, stdout: bytes = b"", stderr: bytes = b"") -> JobResult:
         seconds = time.monotonic() - began
@@ -285,7 +315,7 @@ def _packed(job: Job) -> tuple[list[tuple[str, str, int, int]], list[bytes]]:
             contents.append(content)
     for path, text in job.files.items():
         content = text.encode() if isinstance(text, str) else text
-        entries.append(("file", _inside(path), 0o644, len(content)))
+        entries.append(("file", _inside(path), job.modes.get(path, 0o644) & 0o777, len(content)))
         contents.append(content)
     for path in job.collect:
         _inside(path)

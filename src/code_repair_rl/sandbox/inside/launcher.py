@@ -3,8 +3,9 @@
 Runs inside the jail as the interpreter's `-c` text: standard library only, and as few imports as possible, because
 each costs every job time. Two descriptors are named on its command line: the first brings the job (a JSON line,
 then the contents of the files, one after the other), the second takes the result (a JSON line, then the contents of
-the files read back). The command sees neither: both are closed on exec, and the launcher makes itself undumpable, so
-that `/proc/<pid>/fd` is shut too.
+the files read back). Where they are standard input and output (a container hands in no others), what the command
+reads and writes goes through unlinked files, and comes with the answer. The command sees neither descriptor: both are
+closed on exec, and the launcher makes itself undumpable, so that `/proc/<pid>/fd` is shut too.
 """
 
 from __future__ import annotations
@@ -31,20 +32,41 @@ def main() -> None:
     _drop_to(job["slot_uid"])
     _make_undumpable()
     root = job["folder"]
+    os.makedirs(root, exist_ok=True)
     _bring_in(root, job["entries"], source)
+    captured = _capture(source.read(job["stdin_bytes"])) if _REQUEST == 0 else []
     source.close()
     os.chdir(root)
     try:
-        status = _run(job)
+        status = _run(job, captured)
         if job["alone"]:
             _end_everyone_else()
     except OSError as error:
         _answer({"launch_error": str(error)}, [])
         return
-    names, contents = _collect(root, job["collect"], job["collect_bytes"])
-    _answer(
-        {"status": status, "files": [[name, len(data)] for name, data in zip(names, contents, strict=True)]}, contents
-    )
+    names, modes, contents = _collect(root, job["collect"], job["collect_bytes"])
+    files = [[name, len(data), mode] for name, data, mode in zip(names, contents, modes, strict=True)]
+    written = [_written(descriptor, job["output_bytes"] + 1) for descriptor in captured[1:]]
+    sizes = [len(data) for data in written]
+    _answer({"status": status, "files": files, "captured": sizes}, [*contents, *written])
+
+
+def _capture(stdin: bytes) -> list[int]:
+    """Descriptors of three files without names, for the command's standard input, output and error."""
+    descriptors = []
+    for number, content in enumerate((stdin, b"", b"")):
+        path = f"/tmp/.captured-{os.getpid()}-{number}"
+        descriptors.append(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        os.unlink(path)
+        os.write(descriptors[-1], content)
+        os.lseek(descriptors[-1], 0, os.SEEK_SET)
+    return descriptors
+
+
+def _written(descriptor: int, most_bytes: int) -> bytes:
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    with os.fdopen(descriptor, "rb") as file:
+        return file.read(most_bytes)
 
 
 def _drop_to(uid: int | None) -> None:
@@ -79,7 +101,7 @@ def _bring_in(root: str, entries: list[list[Any]], source: Any) -> None:
         os.chmod(path, mode)
 
 
-def _run(job: dict[str, Any]) -> int | None:
+def _run(job: dict[str, Any], captured: list[int]) -> int | None:
     """The wait status of the command; None where the wall-clock limit ended it."""
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
     deadline = time.monotonic() + job["wall_seconds"]
@@ -98,6 +120,8 @@ def _run(job: dict[str, Any]) -> int | None:
     try:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
         os.setpgid(0, 0)
+        for number, descriptor in enumerate(captured):
+            os.dup2(descriptor, number)
         for name, value in job["rlimits"]:
             limit = getattr(resource, name)
             ceiling = resource.getrlimit(limit)[1]
@@ -135,19 +159,21 @@ def _others() -> bool:
     return any(name.isdigit() and name not in known for name in os.listdir("/proc"))
 
 
-def _collect(root: str, wanted: list[str], most_bytes: int) -> tuple[list[str], list[bytes]]:
+def _collect(root: str, wanted: list[str], most_bytes: int) -> tuple[list[str], list[int], list[bytes]]:
     names: list[str] = []
+    modes: list[int] = []
     contents: list[bytes] = []
     left = most_bytes
     for start in wanted:
         for name in _walk(root, start):
-            content = _read(os.path.join(root, name), left)
-            if content is None:
+            found = _read(os.path.join(root, name), left)
+            if found is None:
                 continue
-            left -= len(content)
+            left -= len(found[1])
             names.append(name)
-            contents.append(content)
-    return names, contents
+            modes.append(found[0])
+            contents.append(found[1])
+    return names, modes, contents
 
 
 def _walk(root: str, start: str) -> list[str]:
@@ -166,7 +192,7 @@ def _walk(root: str, start: str) -> list[str]:
     return found
 
 
-def _read(path: str, most_bytes: int) -> bytes | None:
+def _read(path: str, most_bytes: int) -> tuple[int, bytes] | None:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
@@ -176,7 +202,7 @@ def _read(path: str, most_bytes: int) -> bytes | None:
         if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1 or found.st_size > most_bytes:
             return None
         with os.fdopen(descriptor, "rb", closefd=False) as file:
-            return file.read(most_bytes)
+            return stat.S_IMODE(found.st_mode), file.read(most_bytes)
     finally:
         os.close(descriptor)
 
@@ -189,8 +215,9 @@ def _answer(head: dict[str, Any], contents: list[bytes]) -> None:
 
 
 if __name__ == "__main__":
-    for _descriptor in (_REQUEST, _ANSWER):
-        os.set_inheritable(_descriptor, False)
+    if _REQUEST != 0:
+        for _descriptor in (_REQUEST, _ANSWER):
+            os.set_inheritable(_descriptor, False)
     try:
         main()
     except BaseException as _error:
