@@ -39,7 +39,10 @@ class Browser:
         self._number = 0
         self._answers: Queue[dict[str, Any]] = Queue()
         self.requests: list[str] = []
-        """Every URL that the page asked for."""
+        """Every URL that the page asked for, blocked or not."""
+        self.blocked: list[str] = []
+        """Those that its own policy kept from being sent."""
+        self._url_of: dict[str, str] = {}
         self.errors: list[str] = []
         """Uncaught exceptions, console errors and policy violations."""
         threading.Thread(target=self._listen, daemon=True).start()
@@ -118,6 +121,9 @@ class Browser:
     def _note(self, method: str | None, data: dict[str, Any]) -> None:
         if method == "Network.requestWillBeSent":
             self.requests.append(data["request"]["url"])
+            self._url_of[data["requestId"]] = data["request"]["url"]
+        elif method == "Network.loadingFailed" and data.get("blockedReason") == "csp":
+            self.blocked.append(self._url_of[data["requestId"]])
         elif method == "Runtime.exceptionThrown":
             self.errors.append(json.dumps(data["exceptionDetails"])[:2000])
         elif method == "Runtime.consoleAPICalled" and data["type"] in ("error", "assert"):

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -131,6 +134,21 @@ def test_keys_move_through_the_list_and_the_group(browser: Browser, page: Path) 
     browser.wait("document.getElementById('summary')")
 
 
+def test_markup_that_got_into_the_page_all_the_same_would_not_run(browser: Browser, page: Path) -> None:
+    browser.open(url(page))
+    browser.run("""(() => {const node = document.createElement('div');
+        node.innerHTML = '<img src="data:image/png;base64,AAAA" onerror="window.hacked = 9">'
+            + '<img src="http://127.0.0.1:9/x.png">';
+        document.body.append(node);})()""")
+    browser.wait("document.querySelectorAll('img').length === 2")
+    browser.run("new Promise((done) => requestAnimationFrame(() => setTimeout(done, 100)))")
+    assert browser.run("window.hacked") is None
+    assert any("Content Security Policy" in error for error in browser.errors)
+    assert browser.blocked == ["http://127.0.0.1:9/x.png"]
+    browser.errors.clear()
+    browser.requests.clear()
+
+
 def test_dark_and_light_differ_and_stay_readable(browser: Browser, page: Path) -> None:
     browser.open(url(page))
     contrast = """(() => {
@@ -150,7 +168,15 @@ def test_dark_and_light_differ_and_stay_readable(browser: Browser, page: Path) -
 @pytest.mark.slow
 def test_ten_thousand_rollouts_stay_quick(browser: Browser, tmp_path: Path) -> None:
     run = recorded_run(tmp_path / "large", steps=157, groups=8, group_size=8)
-    path = write_report([run])
+    began = time.monotonic()
+    code = (
+        "import resource, sys; from pathlib import Path; from code_repair_rl.reporting import write_report\n"
+        "write_report([Path(sys.argv[1])]); print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(run.path)], capture_output=True, text=True, check=True)
+    assert time.monotonic() - began < 20
+    assert int(done.stdout) * 1024 < 300e6
+    path = run.report_path
     assert path.stat().st_size < 25e6
     browser.open(url(path, "rollouts"))
     assert browser.run("report.index.rollouts.count") > 10_000
