@@ -54,6 +54,8 @@ _STREAM_FILE = "task_stream.json"
 class RepairGRPOTrainer(AtomicCheckpoints, GRPOTrainer):  # type: ignore[misc]
     """TRL's GRPO trainer, fed by a `Collector`."""
 
+    _buffered_inputs: list[dict[str, Any]] | None
+
     def __init__(self, *, collector: Collector, **arguments: Any) -> None:
         super().__init__(reward_funcs=_rewarded_by_the_collector, **arguments)
         self.collector = collector
