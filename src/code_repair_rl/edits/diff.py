@@ -101,6 +101,7 @@ def minimal_hunks(before: Sequence[str], after: Sequence[str]) -> tuple[Hunk, ..
         while grown and top < grown[-1].end:  # context reached the hunk above: the two become one, still unique
             above = grown.pop()
             top, end, first = min(top, above.begin), max(end, above.end), above.first
+        top, end = places.shrink_while_unique(first.begin, last.end, top, end)
         grown.append(_Grown(top, end, first, last))
     return tuple(
         Hunk(

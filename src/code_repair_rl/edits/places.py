@@ -56,6 +56,14 @@ class LinePlaces:
                 high += 1
         return low, high
 
+    def shrink_while_unique(self, begin: int, end: int, low: int, high: int) -> tuple[int, int]:
+        """The range from `low` to `high` without context at its ends that the lines from `begin` to `end` can spare."""
+        while low < begin and high - low > 1 and self._left >= 0 and not self._other_places(low + 1, high):
+            low += 1
+        while high > end and high - low > 1 and self._left >= 0 and not self._other_places(low, high - 1):
+            high -= 1
+        return low, high
+
     def _other_places(self, low: int, high: int) -> list[int]:
         """Where else the lines from `low` to `high` begin."""
         lines, wanted = self.lines, self.lines[low:high]
