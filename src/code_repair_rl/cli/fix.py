@@ -278,5 +278,7 @@ def _report(found: Found | None, tally: Tally, applied: bool, isolation: str, as
         typer.echo(f"applied to {found.path}: look at it before you keep it, passing tests are all that it promises")
     elif found:
         typer.echo("not applied")
+    elif tally.unreadable == tally.sampled:
+        typer.echo("no repair found: no answer held an edit that fits. Name a model that was trained to write edits")
     else:
         typer.echo("no repair found. Name the lines with --hint-lines, say more with --description, raise --samples")
