@@ -1,0 +1,220 @@
+"""What a journey leaves for good: a small JSON file for each recipe and seed, and the page that merges them.
+
+The files lie under `docs/results/` and are committed; the page is written from them alone, so that the table grows
+piece by piece and nobody types a figure.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from code_repair_rl.errors import BadInput
+from code_repair_rl.evaluation import Comparison, Estimate, EvalResult, compare, difference, summary
+from code_repair_rl.home import write_atomically
+from code_repair_rl.runs import RunDir
+
+ORDER = ("base", "sft", "control", "grpo")
+"""The models of a journey, as tables list them."""
+
+RIVALS = ("sft", "control")
+"""What `grpo` is compared with."""
+
+SCHEMA_VERSION = 1
+
+
+def record(run: RunDir) -> dict[str, Any]:
+    """What is worth keeping of a finished journey.
+
+    Raises:
+        BadInput: the run has no evaluation of its GRPO model.
+    """
+    results = {name: EvalResult.read(run.eval_path(name)) for name in ORDER if name in run.eval_names()}
+    if "grpo" not in results:
+        raise BadInput("this journey is not finished", where=str(run.path), mend="finish it with `crrl demo`")
+    session = run.environment()[-1]
+    grpo = results["grpo"]
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "recipe": run.recipe(),
+        "machine": {key: session.get(key) for key in ("git", "processor", "cores", "python", "libraries")},
+        "asked": {
+            key: getattr(grpo, key)
+            for key in ("task_set", "split", "tasks_sha256", "hint", "samples", "temperature", "isolation")
+        },
+        "problems": [task.problem for task in grpo.tasks],
+        "models": {name: _model(result) for name, result in results.items()},
+        "differences": [_difference(compare(results[name], grpo)) for name in RIVALS if name in results],
+        "training": {
+            stage: _training(RunDir.open(run.path / stage))
+            for stage in ("sft", "grpo", "control")
+            if (run.path / stage / "recipe.yaml").is_file()
+        },
+    }
+
+
+def keep(run: RunDir, folder: Path) -> Path:
+    """Write a journey's record into `folder`, under its recipe's name and seed."""
+    kept = record(run)
+    path = folder / f"{kept['recipe']['name']}-seed{kept['recipe']['seed']}.json"
+    write_atomically(path, json.dumps(kept, separators=(",", ":")) + "\n")
+    return path
+
+
+def read_records(folder: Path) -> list[dict[str, Any]]:
+    """The records in a folder, by recipe and seed.
+
+    Raises:
+        BadInput: a file is no record.
+    """
+    found = []
+    for path in sorted(folder.glob("*.json")):
+        try:
+            kept = json.loads(path.read_text(encoding="utf-8"))
+            if kept["schema_version"] != SCHEMA_VERSION:
+                raise ValueError(f"schema version {kept['schema_version']}")
+        except (ValueError, KeyError, TypeError) as error:
+            raise BadInput(f"this is no record of a run ({error})", where=str(path), mend="delete it") from error
+        found.append(kept)
+    return sorted(found, key=lambda kept: (kept["recipe"]["name"], kept["recipe"]["seed"]))
+
+
+def page(records: Sequence[Mapping[str, Any]]) -> str:
+    """The tables as Markdown, one section for each recipe."""
+    names = list(dict.fromkeys(str(kept["recipe"]["name"]) for kept in records))
+    return "\n".join(_section([kept for kept in records if kept["recipe"]["name"] == name]) for name in names)
+
+
+def pooled(records: Sequence[Mapping[str, Any]], rival: str) -> Estimate | None:
+    """The difference of pass@1 between `grpo` and a rival, each task averaged over seeds, clustered by problem.
+
+    None where a seed lacks the rival, or the seeds were not asked the same tasks.
+    """
+    if len({kept["asked"]["tasks_sha256"] for kept in records}) != 1:
+        return None
+    if not all(rival in kept["models"] for kept in records):
+        return None
+    values, problems = [], []
+    for place, problem in enumerate(records[0]["problems"]):
+        rates = [[_rate(kept["models"][name], place) for name in ("grpo", rival)] for kept in records]
+        known = [(after, before) for after, before in rates if after is not None and before is not None]
+        if len(known) == len(records):
+            values.append(sum(after - before for after, before in known) / len(known))
+            problems.append(str(problem))
+    return difference(values, problems)
+
+
+def _rate(model: Mapping[str, Any], place: int) -> float | None:
+    graded = model["graded"][place]
+    return model["passed"][place] / graded if graded else None
+
+
+def _model(result: EvalResult) -> dict[str, Any]:
+    found = summary(result)
+    return {
+        "passed": [task.passed for task in result.tasks],
+        "graded": [task.graded for task in result.tasks],
+        "pass_at": {str(k): _bounds(estimate) for k, estimate in found.pass_at.items()},
+        "format": _bounds(found.format_rate),
+        "apply": _bounds(found.apply_rate),
+        "outcomes": dict(found.outcomes),
+        "mean_tokens": round(found.mean_tokens, 2),
+        "no_verdict": found.no_verdict,
+        "wall_seconds": result.wall_seconds,
+    }
+
+
+def _difference(found: Comparison) -> dict[str, Any]:
+    return {
+        "before": found.before,
+        "after": found.after,
+        "gained": len(found.gained),
+        "lost": len(found.lost),
+        "pass_at": {
+            str(k): {"estimate": _bounds(one.estimate), "smallest_detectable": round(one.smallest_detectable, 4)}
+            for k, one in found.pass_at.items()
+        },
+    }
+
+
+def _training(run: RunDir) -> dict[str, Any]:
+    """Steps, minutes and the curve of a stage."""
+    wanted = ("pass_rate", "reward/total", "validation/pass_rate", "train/loss", "train/entropy", "train/kl")
+    curve: dict[int, dict[str, float]] = {}
+    for row in run.metrics():
+        seen = {name: round(row.values[name], 4) for name in wanted if name in row.values}
+        curve.setdefault(row.step, {}).update(seen)
+    seconds = sum(row.values.get("time/step_seconds", 0.0) for row in run.metrics())
+    return {"steps": max(curve, default=0), "minutes": round(seconds / 60, 2), "curve": curve}
+
+
+def _bounds(estimate: Estimate) -> list[float]:
+    """Value, low, high."""
+    plain = asdict(estimate)
+    return [round(plain[key], 4) for key in ("value", "low", "high")]
+
+
+def _section(records: Sequence[Mapping[str, Any]]) -> str:
+    first = records[0]
+    asked, recipe = first["asked"], first["recipe"]
+    ks = sorted(first["models"]["grpo"]["pass_at"], key=int)
+    lines = [
+        f"## `{recipe['name']}`",
+        "",
+        f"{recipe['description']} {len(first['problems'])} tasks of {len(set(first['problems']))} problems"
+        f" ({asked['task_set']}, {asked['split']} split, hint `{asked['hint']}`), {asked['samples']} answers each at"
+        f" temperature {asked['temperature']}. Brackets: 95 % intervals, clustered by problem.",
+        "",
+        f"| seed | model | trained, minutes | format | apply | {' | '.join(f'pass@{k}' for k in ks)} |",
+        f"| --- | --- | --- | --- | --- | {' | '.join('---' for _ in ks)} |",
+    ]
+    for kept in records:
+        for name in ORDER:
+            if name in kept["models"]:
+                lines.append(_row(kept, name, ks))
+    lines += [
+        "",
+        "| seed | comparison | pass@1, points | smallest difference it could have shown |",
+        "| --- | --- | --- | --- |",
+    ]
+    for kept in records:
+        for found in kept["differences"]:
+            one, compared = found["pass_at"]["1"], f"{found['after']} against {found['before']}"
+            cells = (
+                kept["recipe"]["seed"],
+                compared,
+                _points(one["estimate"]),
+                f"{100 * one['smallest_detectable']:.1f}",
+            )
+            lines.append(f"| {' | '.join(map(str, cells))} |")
+    if len(records) > 1:
+        for rival in RIVALS:
+            if (estimate := pooled(records, rival)) is not None:
+                lines.append(f"| all {len(records)} | grpo against {rival} | {_points(_bounds(estimate))} | |")
+    machines = {f"{kept['machine']['processor']}, {kept['machine']['cores']} cores" for kept in records}
+    commits = {str((kept["machine"]["git"] or {}).get("commit", "unknown"))[:10] for kept in records}
+    lines += ["", f"Machine: {'; '.join(sorted(machines))}. Commit: {', '.join(sorted(commits))}.", ""]
+    return "\n".join(lines)
+
+
+def _row(kept: Mapping[str, Any], name: str, ks: Sequence[str]) -> str:
+    model = kept["models"][name]
+    minutes = f"{kept['training'][name]['minutes']:.1f}" if name in kept["training"] else "–"
+    rates = " | ".join(_percent(model["pass_at"][k]) for k in ks)
+    return (
+        f"| {kept['recipe']['seed']} | {name} | {minutes} | {_percent(model['format'])} | {_percent(model['apply'])} |"
+        f" {rates} |"
+    )
+
+
+def _percent(bounds: Sequence[float]) -> str:
+    value, low, high = (100 * bound for bound in bounds)
+    return f"{value:.1f} % [{low:.1f}, {high:.1f}]"
+
+
+def _points(bounds: Sequence[float]) -> str:
+    value, low, high = (100 * bound for bound in bounds)
+    return f"{value:+.1f} [{low:+.1f}, {high:+.1f}]"
