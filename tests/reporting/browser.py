@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
-TIMEOUT_SECONDS = 60
+TIMEOUT_SECONDS = 180
 
 # Chromium reads commands on descriptor 3 and answers on 4; the pipes may have any number before.
 _ON_ITS_DESCRIPTORS = """
