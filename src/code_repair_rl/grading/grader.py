@@ -25,6 +25,7 @@ from code_repair_rl.sandbox import FUNCTION, Limits, Sandbox, select_backend
 from code_repair_rl.sandbox.fork_server import ServerBroken
 from code_repair_rl.tasks import FunctionTests, RepositoryTests, Task
 
+_WITH_FORK_SERVERS = ("bubblewrap", "unsafe_local")
 _LEAST_CPU_SECONDS = 2.0
 _TIMES_THE_REFERENCE = 20.0
 _WALL_PER_CPU = 2.0
@@ -57,6 +58,12 @@ class Grader:
         if workers < 1:
             raise BadInput(f"a grader needs at least one worker, not {workers}", where="workers")
         self._sandbox: Sandbox = select_backend(backend)
+        if self._sandbox.name not in _WITH_FORK_SERVERS:
+            raise BadInput(
+                f"answers are graded in warm jails, which {backend} does not have",
+                where="backend",
+                mend="use auto, bubblewrap or unsafe_local",
+            )
         self._tolerance = tolerance
         self._workers = workers
         self._cache = VerdictCache(cache)

@@ -32,7 +32,7 @@ from code_repair_rl.sandbox.command_line import (
 )
 from code_repair_rl.sandbox.job import Cause
 from code_repair_rl.sandbox.limits import Limits
-from code_repair_rl.sandbox.one_shot import filter_descriptor, rlimits
+from code_repair_rl.sandbox.one_shot import filter_descriptor, processes_are_counted_per_jail, rlimits
 from code_repair_rl.sandbox.seccomp import seccomp_filter
 from code_repair_rl.sandbox.supervise import end
 
@@ -161,7 +161,7 @@ class ForkServer:
         self._deadline = time.monotonic() + limits.wall_seconds + _GRACE_SECONDS
         message = {
             "payload": payload,
-            "rlimits": rlimits(limits),
+            "rlimits": rlimits(limits, count_processes=self._isolated and processes_are_counted_per_jail()),
             "limits": {
                 "wall_seconds": limits.wall_seconds,
                 "cpu_seconds": limits.cpu_seconds,

@@ -8,34 +8,62 @@ import queue
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files as package_files
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from code_repair_rl.errors import BadInput, CrrlError
 from code_repair_rl.sandbox.command_line import JailLayout, base_environment, interpreter, jail_command, slot_uid
 from code_repair_rl.sandbox.job import JOB_FOLDER, Cause, Job, JobResult, Probe
 from code_repair_rl.sandbox.limits import AGENT_COMMAND, Limits
+from code_repair_rl.sandbox.packing import packed
 from code_repair_rl.sandbox.seccomp import seccomp_filter
 from code_repair_rl.sandbox.session import Session
 from code_repair_rl.sandbox.supervise import Supervised, end, supervise
 
 _GRACE_SECONDS = 3.0
-"""Beyond a job's own limit: start of the jail, bringing files in and out. The limit itself is kept inside."""
+_ANSWER_HEAD_BYTES = 16 << 20
 _PYTHON_FLAGS = ("-I", "-S", "-B")
 
 
-class _OneShot(ABC):
-    """What both backends share: the request, the run, the reading of the answer."""
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where one job's launcher runs."""
+
+    command: Sequence[str]
+    """What the launcher's own command line is appended to."""
+    folder: str
+    """The job's."""
+    slot_uid: int | None = None
+    """What the launcher drops to, where it begins as root."""
+    descriptors: tuple[int, ...] = ()
+    """Passed on to `command`."""
+    alone: bool = False
+    """Whether all processes that the launcher can see are the job's."""
+    counts_processes: bool = False
+    """Whether the kernel's limit on processes counts those of the job only."""
+    pipes: bool = True
+    """Whether descriptors besides the standard ones arrive."""
+    interpreter: str = field(default_factory=interpreter)
+    environment: Mapping[str, str] = field(default_factory=base_environment)
+    """The job's, before its own."""
+    client_environment: Mapping[str, str] = field(default_factory=dict)
+    """That of `command` itself."""
+
+
+class OneShot(ABC):
+    """What backends with a jail per job share: the request, the run, the reading of the answer."""
 
     name: str
     isolation: str
+    grace_seconds = _GRACE_SECONDS
+    """Beyond a job's own limit: start of the jail, bringing files in and out. The limit itself is kept inside."""
 
     def open_session(
         self,
@@ -72,54 +100,53 @@ class _OneShot(ABC):
 
         Raises:
             BadInput: the job itself is wrong (a path outside its folder, a tree that is not there).
+            MachineryFailed: the backend is not there.
         """
-        entries, contents = _packed(job)
+        entries, contents = packed(job)
         began = time.monotonic()
         try:
-            with self._place(job) as (command, folder, uid, descriptors):
-                return self._run(job, command, folder, uid, descriptors, entries, contents, began)
+            with self._place(job) as place:
+                request = self._request(job, place, entries) + b"".join(contents)
+                return (
+                    self._over_pipes(job, place, request, began)
+                    if place.pipes
+                    else self._over_standard_streams(job, place, request, began)
+                )
         except OSError as error:
             return self._broken(f"{type(error).__name__}: {error}", began)
 
-    def _run(
-        self,
-        job: Job,
-        command: list[str],
-        folder: str,
-        uid: int | None,
-        descriptors: tuple[int, ...],
-        entries: list[tuple[str, str, int, int]],
-        contents: list[bytes],
-        began: float,
-    ) -> JobResult:
-        request = json.dumps(
+    def _request(self, job: Job, place: Place, entries: list[tuple[str, str, int, int]]) -> bytes:
+        line = json.dumps(
             {
                 "argv": list(job.argv),
-                "folder": folder,
-                "slot_uid": uid,
-                "alone": uid is not None or self.name == "bubblewrap",
+                "folder": place.folder,
+                "slot_uid": place.slot_uid,
+                "alone": place.alone,
                 "entries": entries,
                 "collect": list(job.collect),
                 "collect_bytes": job.collect_bytes,
                 "wall_seconds": job.limits.wall_seconds,
                 "output_bytes": job.limits.output_bytes,
-                "stdin_bytes": len(job.stdin.encode() if isinstance(job.stdin, str) else job.stdin),
-                "rlimits": rlimits(job.limits),
-                "environment": self._environment(job, folder),
+                "stdin_bytes": len(_stdin(job)),
+                "rlimits": rlimits(job.limits, count_processes=place.counts_processes),
+                "environment": _environment(job, place),
             }
-        ).encode()
+        )
+        return line.encode() + b"\n"
+
+    def _over_pipes(self, job: Job, place: Place, request: bytes, began: float) -> JobResult:
+        """The launcher has two pipes of its own, and the command the standard streams."""
         to_launcher, request_end = os.pipe()
         answer_end, from_launcher = os.pipe()
-        source = launcher_source()
-        line = [*command, interpreter(), *_PYTHON_FLAGS, "-c", source, str(to_launcher), str(from_launcher)]
+        line = [*place.command, place.interpreter, *_PYTHON_FLAGS, "-c", launcher_source()]
         try:
             process = subprocess.Popen(
-                line,
+                [*line, str(to_launcher), str(from_launcher)],
                 stdin=subprocess.PIPE if job.stdin else subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 env={},
-                pass_fds=(to_launcher, from_launcher, *descriptors),
+                pass_fds=(to_launcher, from_launcher, *place.descriptors),
                 start_new_session=True,
             )
         except BaseException:
@@ -131,55 +158,90 @@ class _OneShot(ABC):
             os.close(from_launcher)
         assert process.stdout is not None and process.stderr is not None
         out, err = process.stdout.fileno(), process.stderr.fileno()
-        write = {request_end: b"".join([request, b"\n", *contents])}
+        write = {request_end: request}
         if process.stdin is not None:
-            stdin = job.stdin.encode() if isinstance(job.stdin, str) else job.stdin
-            write[os.dup(process.stdin.fileno())] = stdin
+            write[os.dup(process.stdin.fileno())] = _stdin(job)
             process.stdin.close()
+        most = job.limits.output_bytes
+        read = {out: most, err: most, answer_end: job.collect_bytes * 2 + _ANSWER_HEAD_BYTES}
+        try:
+            seen = self._supervised(process, job, write, read, frozenset((out, err)))
+        finally:
+            with suppress(OSError):
+                os.close(answer_end)
+            process.stdout.close()
+            process.stderr.close()
+        return self._result(job, seen, seen.read[answer_end], seen.read[out], seen.read[err], process, began)
+
+    def _over_standard_streams(self, job: Job, place: Place, request: bytes, began: float) -> JobResult:
+        """The launcher has the standard streams, and tells at the end what the command wrote."""
+        process = subprocess.Popen(
+            [*place.command, place.interpreter, *_PYTHON_FLAGS, "-c", launcher_source(), "0", "1"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=dict(place.client_environment),
+            start_new_session=True,
+        )
+        assert process.stdin is not None and process.stdout is not None and process.stderr is not None
+        out, err = process.stdout.fileno(), process.stderr.fileno()
+        write = {os.dup(process.stdin.fileno()): request + _stdin(job)}
+        process.stdin.close()
+        most = job.collect_bytes * 2 + job.limits.output_bytes * 2 + _ANSWER_HEAD_BYTES
+        try:
+            seen = self._supervised(process, job, write, {out: most, err: 1 << 16}, frozenset())
+        finally:
+            process.stdout.close()
+            process.stderr.close()
+        return self._result(job, seen, seen.read[out], bytearray(), seen.read[err], process, began)
+
+    def _supervised(
+        self,
+        process: subprocess.Popen[bytes],
+        job: Job,
+        write: dict[int, bytes],
+        read: dict[int, int],
+        output: frozenset[int],
+    ) -> Supervised:
         try:
             seen = supervise(
                 process,
                 write=write,
-                read={out: job.limits.output_bytes, err: job.limits.output_bytes, answer_end: job.collect_bytes * 2},
-                output=frozenset((out, err)),
+                read=read,
+                output=output,
                 output_bytes=job.limits.output_bytes,
-                wall_seconds=job.limits.wall_seconds + _GRACE_SECONDS,
+                wall_seconds=job.limits.wall_seconds + self.grace_seconds,
                 memory_bytes=job.limits.memory_bytes,
             )
         except BaseException:
             end(process)
             raise
-        finally:
-            with suppress(OSError):
-                os.close(answer_end)
         if seen.cause is None:
             process.wait()
-        stdout, stderr = bytes(seen.read[out]), bytes(seen.read[err])
-        process.stdout.close()
-        process.stderr.close()
-        return self._result(
-            seen, bytes(seen.read[answer_end]), stdout, stderr, process.returncode, began, job.limits.output_bytes
-        )
+        return seen
 
     def _result(
         self,
+        job: Job,
         seen: Supervised,
-        answer: bytes,
-        stdout: bytes,
-        stderr: bytes,
-        own_exit: int | None,
+        answer: bytearray,
+        out: bytearray,
+        err: bytearray,
+        process: subprocess.Popen[bytes],
         began: float,
-        most_output_bytes: int,
     ) -> JobResult:
+        stdout, stderr = bytes(out), bytes(err)
         wall_seconds = time.monotonic() - began
         if seen.cause is not None:
             return JobResult(137, stdout, stderr, wall_seconds, seen.cause, isolation=self.isolation)
         try:
-            line, _, rest = answer.partition(b"\n")
+            line, _, rest = bytes(answer).partition(b"\n")
             head = json.loads(line)
         except ValueError:
             said = stderr.decode(errors="replace")[-500:].strip()
-            return self._broken(f"the jail ended with {own_exit} and no answer: {said}", began, stdout, stderr)
+            return self._broken(
+                f"the jail ended with {process.returncode} and no answer: {said}", began, stdout, stderr
+            )
         if "launch_error" in head:
             return self._broken(head["launch_error"], began, stdout, stderr)
         read_back: dict[str, bytes] = {}
@@ -190,30 +252,23 @@ class _OneShot(ABC):
         if head["captured"]:
             size = head["captured"][0]
             stdout, stderr = rest[:size], rest[size:]
-            if len(rest) > most_output_bytes and cause is Cause.FINISHED:
-                stdout, stderr, cause, code = stdout[:most_output_bytes], b"", Cause.OUTPUT_LIMIT, 137
+            if len(rest) > job.limits.output_bytes and cause is Cause.FINISHED:
+                stdout, stderr, cause, code = stdout[: job.limits.output_bytes], b"", Cause.OUTPUT_LIMIT, 137
         return JobResult(code, stdout, stderr, wall_seconds, cause, read_back, modes, isolation=self.isolation)
 
     def _broken(self, error: str, began: float, stdout: bytes = b"", stderr: bytes = b"") -> JobResult:
         seconds = time.monotonic() - began
         return JobResult(-1, stdout, stderr, seconds, Cause.INFRASTRUCTURE, error=error, isolation=self.isolation)
 
-    def _environment(self, job: Job, folder: str) -> dict[str, str]:
-        environment = base_environment() | dict(job.environment)
-        if job.python_path:
-            own = environment.get("PYTHONPATH")
-            environment["PYTHONPATH"] = ":".join([*job.python_path, *([own] if own else [])])
-        return environment
-
     def _mend(self) -> str:
         return ""
 
     @abstractmethod
-    def _place(self, job: Job) -> AbstractContextManager[tuple[list[str], str, int | None, tuple[int, ...]]]:
-        """The command line that a job's launcher is appended to, the job's folder, the uid to drop to, descriptors."""
+    def _place(self, job: Job) -> AbstractContextManager[Place]:
+        """Where the job's launcher runs."""
 
 
-class Bubblewrap(_OneShot):
+class Bubblewrap(OneShot):
     """One jail of bubblewrap per job: own namespaces, no network, read-only system, sized tmpfs, seccomp, rlimits."""
 
     name = "bubblewrap"
@@ -225,7 +280,7 @@ class Bubblewrap(_OneShot):
         self.isolation = "bubblewrap" if os.geteuid() else "bubblewrap-root-to-slot-uid"
 
     @contextmanager
-    def _place(self, job: Job) -> Iterator[tuple[list[str], str, int | None, tuple[int, ...]]]:
+    def _place(self, job: Job) -> Iterator[Place]:
         read_only = {**{path: path for path in job.python_path}, **job.read_only}
         for inside, outside in read_only.items():
             if not inside.startswith("/") or not Path(outside).exists():
@@ -236,7 +291,14 @@ class Bubblewrap(_OneShot):
             layout = JailLayout(folder_bytes=job.limits.disk_bytes, read_only=read_only)
             line = [*jail_command(layout, seccomp_fd=seccomp, slot=slot)]
             line.insert(1, "--die-with-parent")
-            yield line, JOB_FOLDER, slot_uid(slot), (seccomp,) if seccomp is not None else ()
+            yield Place(
+                line,
+                JOB_FOLDER,
+                slot_uid=slot_uid(slot),
+                descriptors=(seccomp,) if seccomp is not None else (),
+                alone=True,
+                counts_processes=processes_are_counted_per_jail(),
+            )
         finally:
             if seccomp is not None:
                 os.close(seccomp)
@@ -250,20 +312,20 @@ class Bubblewrap(_OneShot):
         )
 
 
-class UnsafeLocal(_OneShot):
+class UnsafeLocal(OneShot):
     """No isolation at all: the job is a child process in a scratch folder. For trusted code, and only on request."""
 
     name = "unsafe_local"
     isolation = "unsafe-local"
 
     @contextmanager
-    def _place(self, job: Job) -> Iterator[tuple[list[str], str, int | None, tuple[int, ...]]]:
+    def _place(self, job: Job) -> Iterator[Place]:
         for inside, outside in job.read_only.items():
             if inside != outside:
                 raise BadInput("unsafe_local cannot mount folders elsewhere", where=inside, mend="mount it as itself")
         folder = tempfile.mkdtemp(prefix="crrl-job-")
         try:
-            yield [], folder, None, ()
+            yield Place([], folder)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -284,12 +346,21 @@ def filter_descriptor(program: bytes) -> int | None:
     return readable
 
 
-def rlimits(limits: Limits) -> list[tuple[str, int]]:
+def processes_are_counted_per_jail() -> bool:
+    """Whether `RLIMIT_NPROC` counts a jail's processes only: root's slots have a uid each, user namespaces do it
+    since Linux 5.14."""
+    if os.geteuid() == 0:
+        return True
+    major, minor = (int(part) for part in os.uname().release.split(".")[:2])
+    return (major, minor) >= (5, 14)
+
+
+def rlimits(limits: Limits, *, count_processes: bool) -> list[tuple[str, int]]:
     """Names of `resource` limits with their values."""
     return [
+        *([("RLIMIT_NPROC", limits.processes)] if count_processes else []),
         ("RLIMIT_CPU", limits.cpu_seconds),
         ("RLIMIT_AS", limits.memory_bytes),
-        ("RLIMIT_NPROC", limits.processes),
         ("RLIMIT_FSIZE", limits.file_bytes),
         ("RLIMIT_NOFILE", limits.open_files),
         ("RLIMIT_CORE", 0),
@@ -305,46 +376,13 @@ def _cause(status: int | None) -> tuple[Cause, int]:
     return (Cause.TIMEOUT if -code == signal.SIGXCPU else Cause.CRASHED), 128 - code
 
 
-def _packed(job: Job) -> tuple[list[tuple[str, str, int, int]], list[bytes]]:
-    """What the launcher brings in: (kind, path, mode, size) and the contents in the same order."""
-    entries: list[tuple[str, str, int, int]] = []
-    contents: list[bytes] = []
-    for place, folder in job.trees.items():
-        for kind, path, mode, content in _tree(place, Path(folder)):
-            entries.append((kind, path, mode, len(content)))
-            contents.append(content)
-    for path, text in job.files.items():
-        content = text.encode() if isinstance(text, str) else text
-        entries.append(("file", _inside(path), job.modes.get(path, 0o644) & 0o777, len(content)))
-        contents.append(content)
-    for path in job.collect:
-        _inside(path)
-    return entries, contents
+def _stdin(job: Job) -> bytes:
+    return job.stdin.encode() if isinstance(job.stdin, str) else job.stdin
 
 
-def _tree(place: str, folder: Path) -> Iterator[tuple[str, str, int, bytes]]:
-    if not folder.is_dir():
-        raise BadInput("the folder to copy in is not there", where=str(folder))
-    base = PurePosixPath(_inside(place))
-    for parent, folders, names in os.walk(folder):
-        here = base / Path(parent).relative_to(folder).as_posix()
-        if str(here) != ".":
-            yield "folder", str(here), 0o755, b""
-        for name in [*names, *(name for name in folders if (Path(parent) / name).is_symlink())]:
-            path = Path(parent) / name
-            if path.is_symlink():
-                yield "link", str(here / name), 0o777, os.fsencode(path.readlink())
-            elif path.is_file():
-                yield "file", str(here / name), (path.stat().st_mode & 0o777) | 0o644, path.read_bytes()
-
-
-def _inside(path: str) -> str:
-    parts = PurePosixPath(path).parts
-    if path.startswith("/") or ".." in parts or "\0" in path:
-        raise BadInput("a job's paths are relative and stay inside its folder", where=path)
-    return path
-
-
-def machine_notes() -> Mapping[str, str]:
-    """What the sandbox finds on this machine, for `crrl doctor`."""
-    return {"python": interpreter(), "prefix": sys.base_prefix, "uid": str(os.geteuid())}
+def _environment(job: Job, place: Place) -> dict[str, str]:
+    environment = {**place.environment, **job.environment}
+    if job.python_path:
+        own = environment.get("PYTHONPATH")
+        environment["PYTHONPATH"] = ":".join([*job.python_path, *([own] if own else [])])
+    return environment

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from functools import partial
 
 from code_repair_rl.errors import BadInput, MachineryFailed
+from code_repair_rl.sandbox.containers import Container
 from code_repair_rl.sandbox.job import Probe, Sandbox
 from code_repair_rl.sandbox.one_shot import Bubblewrap, UnsafeLocal
 
-_BACKENDS: dict[str, Callable[[], Sandbox]] = {"bubblewrap": Bubblewrap, "unsafe_local": UnsafeLocal}
+_BACKENDS: dict[str, Callable[[], Sandbox]] = {
+    "bubblewrap": Bubblewrap,
+    "docker": partial(Container, "docker"),
+    "podman": partial(Container, "podman"),
+    "apptainer": partial(Container, "apptainer"),
+    "unsafe_local": UnsafeLocal,
+}
 _ISOLATING = ("bubblewrap",)
 """What `auto` tries, best first. `unsafe_local` is never chosen for you."""
 
