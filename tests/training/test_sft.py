@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from datasets import Dataset
 from hypothesis import given
 from hypothesis import strategies as st
+from trl import SFTConfig, SFTTrainer
 
 from code_repair_rl.errors import BadInput
 from code_repair_rl.models import TINY_MODEL, load_model, load_tokenizer
@@ -14,7 +16,7 @@ from code_repair_rl.recipes import LoraSection, ModelSection, SftSection
 from code_repair_rl.rollouts.local import LocalEngine
 from code_repair_rl.runs import CompositeListener, RunDir, RunRecorder
 from code_repair_rl.tasks import Task
-from code_repair_rl.training.sft import Example, examples, in_training_order, train_sft
+from code_repair_rl.training.sft import Example, RepairSFTTrainer, examples, in_training_order, train_sft
 
 MODEL = ModelSection(name=TINY_MODEL, autocast="none")
 SETTINGS = SftSection(steps=4, batch_size=2, micro_batch_size=1, learning_rate=1e-3, warmup_steps=0, save_every=2)
@@ -61,6 +63,30 @@ def test_a_run_that_was_killed_after_a_checkpoint_ends_with_the_same_weights(tas
     shutil.rmtree(cut / "checkpoints" / "step-000004")
     again = trained(tasks, cut)
     assert all(torch.equal(one, weights(again)[name]) for name, one in weights(whole).items())
+
+
+def test_the_loss_is_trls(tasks: list[Task]) -> None:
+    """Ours packs rows and skips the prompt's logits; the value and the gradient must be TRL's."""
+    policy, tokenizer = load_model(TINY_MODEL, trainable=True), load_tokenizer(TINY_MODEL)
+    found = examples(tasks, LocalEngine(policy, tokenizer).encode, tokenizer, "exact-line")
+    rows = [
+        {"input_ids": [*one.prompt_ids, *one.answer_ids], "labels": [-100] * len(one.prompt_ids) + [*one.answer_ids]}
+        for one in found
+    ]
+    config = SFTConfig(output_dir="unused", use_cpu=True, bf16=False, report_to="none", max_length=None)
+    config.dataset_kwargs = {"skip_prepare_dataset": True}
+    trainer = RepairSFTTrainer(
+        model=policy, args=config, train_dataset=Dataset.from_list(rows), processing_class=tokenizer
+    )
+    batch = trainer.data_collator(rows)
+    gradients = []
+    for loss in (trainer.compute_loss(policy, dict(batch)), SFTTrainer.compute_loss(trainer, policy, dict(batch))):
+        policy.zero_grad()
+        loss.backward()
+        gradients.append([loss.detach(), *(p.grad.clone() for p in policy.parameters() if p.grad is not None)])
+    assert len(gradients[0]) == len(gradients[1]) > 10
+    for ours, theirs in zip(*gradients, strict=True):
+        assert torch.allclose(ours, theirs, rtol=1e-4, atol=1e-6)
 
 
 def test_lora_leaves_an_adapter(tasks: list[Task], tmp_path: Path) -> None:

@@ -65,8 +65,8 @@ class SftSection(Section):
     """Optimiser steps; 0 leaves the model as it is."""
     batch_size: int = Field(default=8, ge=1)
     """Examples per optimiser step."""
-    micro_batch_size: int = Field(default=8, ge=1)
-    """Examples per forward; divides `batch_size`."""
+    micro_batch_size: int = Field(default=4, ge=1)
+    """Examples per forward; divides `batch_size`. More takes more memory."""
     learning_rate: float = Field(default=5e-5, gt=0)
     warmup_steps: int = Field(default=4, ge=0)
     max_minutes: float | None = Field(default=None, gt=0)

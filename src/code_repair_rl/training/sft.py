@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from trl import SFTConfig, SFTTrainer
@@ -25,6 +26,7 @@ from code_repair_rl.tasks.prompts import messages, oracle_answer
 from code_repair_rl.training.callbacks import TellListener, TimeBudget, Validate
 from code_repair_rl.training.checkpointing import AtomicCheckpoints
 from code_repair_rl.training.settings import lora_config, silence, trainer_arguments
+from code_repair_rl.training.shared_prefix import completion_logprobs
 
 _IGNORED = -100
 """The label that torch's cross-entropy leaves out."""
@@ -34,7 +36,6 @@ _METRICS = {
     "learning_rate": "train/learning_rate",
     "grad_norm": "train/grad_norm",
     "entropy": "train/entropy",
-    "mean_token_accuracy": "train/token_accuracy",
 }
 
 
@@ -48,7 +49,29 @@ class Example:
 
 
 class RepairSFTTrainer(AtomicCheckpoints, SFTTrainer):  # type: ignore[misc]
-    """TRL's SFT trainer with atomic checkpoints."""
+    """TRL's SFT trainer with atomic checkpoints, and its loss without padding and without logits of the prompt."""
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, torch.Tensor], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> torch.Tensor:
+        """The negative log-likelihood of the labelled tokens, over their number in the whole step's batch.
+
+        The same value as TRL's (a test compares them), from packed rows: no padding is computed, and the language-model
+        head sees answers only. Each row is a prompt followed by its answer.
+        """
+        prompts, answers = zip(*map(_split, inputs["input_ids"].tolist(), inputs["labels"].tolist()), strict=True)
+        with self.accelerator.autocast():
+            found = completion_logprobs(model, prompts, [[answer] for answer in answers], with_entropy=True)
+        assert found.entropy is not None
+        self._metrics["train"]["entropy"].append(float(found.entropy.sum() / found.mask.sum()))
+        count = found.mask.sum() if num_items_in_batch is None else num_items_in_batch
+        return -found.logprobs.sum() / count
+
+
+def _split(ids: Sequence[int], labels: Sequence[int]) -> tuple[list[int], list[int]]:
+    """Prompt and answer of a padded row."""
+    places = [place for place, label in enumerate(labels) if label != _IGNORED]
+    return list(ids[: places[0]]), list(ids[places[0] : places[-1] + 1])
 
 
 def examples(tasks: Sequence[Task], encode: Any, tokenizer: PreTrainedTokenizerBase, hint: str) -> list[Example]:
