@@ -25,6 +25,7 @@ def pictures(browser: Browser, report: Path, out: Path) -> None:
     """Take them."""
     browser.size(1400, 900)
     browser.open(report.resolve().as_uri())
+    browser.wait("[...document.querySelectorAll('.plot')].slice(0, 2).every((plot) => plot.querySelector('.main-svg'))")
     browser.screenshot(out / "report-overview.png")
     browser.press("2")
     browser.wait(_DRAWN)
