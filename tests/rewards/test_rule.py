@@ -44,7 +44,7 @@ def graded(text: str, files: dict[str, str], outcome: Outcome) -> Verdict:
     return Verdict(outcome, tolerance=applied.rung.value)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150, deadline=None, derandomize=True)
 @given(weights(), TREES, TREES, TREES, TREES, FAILURES, LENGTHS, LENGTHS)
 def test_no_failing_answer_comes_near_a_passing_one_and_the_oracle_is_the_maximum(
     chosen: RewardWeights,
@@ -81,7 +81,7 @@ def test_no_failing_answer_comes_near_a_passing_one_and_the_oracle_is_the_maximu
         assert not value.study
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100, deadline=None, derandomize=True)
 @given(weights(), TREES, TREES, st.one_of(st.text(), CODE))
 def test_doing_nothing_and_garbage_get_the_minimum(
     chosen: RewardWeights, files: dict[str, str], goal: dict[str, str], garbage: str
@@ -94,6 +94,7 @@ def test_doing_nothing_and_garbage_get_the_minimum(
         assert reward(question, garbage, verdict).total == 0.0
 
 
+@settings(deadline=None, derandomize=True)
 @given(weights())
 def test_no_verdict_is_no_number(chosen: RewardWeights) -> None:
     value = Reward(chosen)(task(), "anything", Verdict(Outcome.NO_VERDICT))
@@ -101,6 +102,7 @@ def test_no_verdict_is_no_number(chosen: RewardWeights) -> None:
     assert not value.terms
 
 
+@settings(deadline=None, derandomize=True)
 @given(weights(), st.sampled_from(list(Outcome)))
 def test_labels_are_right_or_worth_nothing_but_their_format(chosen: RewardWeights, outcome: Outcome) -> None:
     value = Reward(chosen)(task(oracle="vulnerable"), "label: safe", Verdict(outcome))
