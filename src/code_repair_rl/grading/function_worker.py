@@ -11,7 +11,7 @@ from functools import cache
 from importlib.resources import files as package_files
 from typing import Any
 
-from code_repair_rl.sandbox.fork_server import ChildEnd, ForkServer, ServerBroken
+from code_repair_rl.sandbox.fork_server import ChildEnd, ForkServer, ServerBroken, most_wall_seconds
 from code_repair_rl.sandbox.job import Cause
 from code_repair_rl.sandbox.limits import GIB, Limits
 from code_repair_rl.tasks import FunctionTests
@@ -99,8 +99,8 @@ class FunctionWorker:
     ) -> Found:
         candidate, trusted = self._servers(limits)
         began = time.monotonic()
-        wall_seconds = limits.wall_seconds + _GRACE_SECONDS
-        trusted_limits = Limits(wall_seconds=wall_seconds, cpu_seconds=int(wall_seconds) + 1, **_TRUSTED_LIMITS)
+        wall_seconds = most_wall_seconds(limits) + _GRACE_SECONDS
+        trusted_limits = Limits(wall_seconds=wall_seconds, cpu_seconds=int(limits.wall_seconds) + 1, **_TRUSTED_LIMITS)
         one_end, other_end = socket.socketpair()
         result, result_in = socket.socketpair()
         with result:

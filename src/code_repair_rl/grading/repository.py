@@ -17,7 +17,7 @@ from code_repair_rl.grading.canaries import Canaries, canaries
 from code_repair_rl.grading.function_worker import programs, read_report
 from code_repair_rl.grading.policy import graded_tree
 from code_repair_rl.grading.verdict import Outcome, TestResult, TestStatus, Verdict
-from code_repair_rl.sandbox.fork_server import ChildEnd, ForkServer, ServerBroken
+from code_repair_rl.sandbox.fork_server import ChildEnd, ForkServer, ServerBroken, most_wall_seconds
 from code_repair_rl.sandbox.job import Cause
 from code_repair_rl.sandbox.limits import PYTEST
 from code_repair_rl.tasks import RepositoryTests
@@ -81,7 +81,7 @@ class RepositoryWorker:
             with ours:
                 with theirs:
                     server.start(payload, PYTEST, theirs)
-                report = read_report(ours, began + PYTEST.wall_seconds + 2.0)
+                report = read_report(ours, began + most_wall_seconds(PYTEST) + 2.0)
             ended = server.finish(stop_after=0.5)
             if ended.cause is Cause.INFRASTRUCTURE:
                 raise ServerBroken(ended.error or ended.output)

@@ -39,11 +39,17 @@ from code_repair_rl.sandbox.supervise import end
 _START_SECONDS = 30.0
 _GRACE_SECONDS = 5.0
 """Beyond a job's limit, until the server itself counts as broken."""
+_MOST_TIMES_THE_LIMIT = 2.0
 _PYTHON_FLAGS = ("-s", "-S", "-B", "-P")
 """As `-I`, but `PYTHONHASHSEED` is heeded: the order of sets must not decide a verdict."""
 _NESTING_CALLS = ("mount", "umount2", "clone", "unshare")
 
 _slots = itertools.count(128)
+
+
+def most_wall_seconds(limits: Limits) -> float:
+    """How long a job may last on a machine that is so busy that it mostly waits for its turn: that is not its fault."""
+    return limits.wall_seconds * _MOST_TIMES_THE_LIMIT
 
 
 class ServerBroken(Exception):  # noqa: N818 - reads as what it is
@@ -158,12 +164,13 @@ class ForkServer:
         Raises:
             ServerBroken: the server is gone.
         """
-        self._deadline = time.monotonic() + limits.wall_seconds + _GRACE_SECONDS
+        self._deadline = time.monotonic() + most_wall_seconds(limits) + _GRACE_SECONDS
         message = {
             "payload": payload,
             "rlimits": rlimits(limits, count_processes=self._isolated and processes_are_counted_per_jail()),
             "limits": {
                 "wall_seconds": limits.wall_seconds,
+                "most_wall_seconds": most_wall_seconds(limits),
                 "cpu_seconds": limits.cpu_seconds,
                 "memory_bytes": limits.memory_bytes,
                 "output_bytes": limits.output_bytes,

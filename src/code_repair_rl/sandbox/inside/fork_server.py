@@ -169,11 +169,19 @@ def _watch(control: socket.socket, limits: Any, pid: int, ended: int, output: in
     while not cause:
         now = time.monotonic()
         if now >= deadline:
+            waited = min(_waited_for_a_processor(pid), limits["most_wall_seconds"] - limits["wall_seconds"])
+            if began + limits["wall_seconds"] + waited > now + 0.01:
+                deadline = began + limits["wall_seconds"] + waited
+                continue
             cause = "timeout"
             break
         if now >= next_look:
-            if _memory_below(pid) > limits["memory_bytes"]:
+            resident, cpu_seconds = _used_below(pid)
+            if resident > limits["memory_bytes"]:
                 cause = "out-of-memory"
+                break
+            if cpu_seconds > limits["cpu_seconds"] + 1:
+                cause = "timeout"  # many processes, each below its own limit
                 break
             next_look = now + _WATCH_SECONDS
         ready = {descriptor for descriptor, _ in poll.poll(max(1, (min(deadline, next_look) - now) * 1000))}
@@ -213,10 +221,19 @@ def _ending(code: int, cpu_seconds: float, most_cpu_seconds: float) -> str:
     return "timeout" if out_of_time else "crashed"
 
 
-def _memory_below(top: int) -> int:
-    """Resident bytes of `top` and all processes below it."""
+def _waited_for_a_processor(pid: int) -> float:
+    """Seconds that the job was ready to run and had to wait its turn; 0 where the kernel does not tell."""
+    try:
+        with open(f"/proc/{pid}/schedstat", "rb") as file:
+            return int(file.read().split()[1]) / 1e9
+    except (OSError, IndexError, ValueError):
+        return 0.0
+
+
+def _used_below(top: int) -> tuple[int, float]:
+    """Resident bytes and seconds of processor time of `top` and all processes below it."""
     parents: dict[int, int] = {}
-    resident: dict[int, int] = {}
+    used: dict[int, tuple[int, int]] = {}
     for name in os.listdir("/proc"):
         if not name.isdigit():
             continue
@@ -226,14 +243,16 @@ def _memory_below(top: int) -> int:
         except OSError:
             continue
         parents[int(name)] = int(fields[1])
-        resident[int(name)] = int(fields[21]) * resource.getpagesize()
-    total = 0
-    for pid, size in resident.items():
+        used[int(name)] = int(fields[21]), sum(int(field) for field in fields[11:15])
+    resident = ticks = 0
+    for pid, (pages, its_ticks) in used.items():
         ancestor = pid
         while ancestor not in (0, top):
             ancestor = parents.get(ancestor, 0)
-        total += size if ancestor == top else 0
-    return total
+        if ancestor == top:
+            resident += pages
+            ticks += its_ticks
+    return resident * resource.getpagesize(), ticks / os.sysconf("SC_CLK_TCK")
 
 
 def _private_namespaces(limits: Any, ids: tuple[int, int], scratch: str) -> None:
