@@ -36,7 +36,7 @@ function layout(options) {
     font: { color: css("--text"), size: 11 }, hovermode: "x unified",
     xaxis: { gridcolor: grid, zerolinecolor: grid, automargin: true, ...(options.category ? {} : { tickformat: ",d", dtick: options.dtick }), ...(options.xaxis || {}) },
     yaxis: { gridcolor: grid, zerolinecolor: grid, tickformat: options.percent ? ".0%" : "", rangemode: options.zero ? "tozero" : "normal", automargin: true },
-    showlegend: options.legend !== false, legend: { orientation: "h", y: -0.12, yanchor: "top", font: { size: 10 } },
+    showlegend: options.legend !== false, legend: options.category ? { orientation: "h", y: 1.02, yanchor: "bottom", font: { size: 10 } } : { orientation: "h", y: -0.12, yanchor: "top", font: { size: 10 } },
     hoverlabel: { font: { size: 11 } }, barmode: options.stack ? "stack" : "group",
   };
 }
@@ -133,8 +133,11 @@ function metricNames(runs) {
   return [names.filter((name) => !SHOWN_ABOVE.test(name)), names.filter((name) => SHOWN_ABOVE.test(name))];
 }
 
+const BARS = 10;
+
 function barChart(title, rows, key) {
-  const shown = rows.filter((row) => row[key].length > 1);
+  // The largest groups come first; those after the tenth hold a task or two each, and say nothing.
+  const shown = rows.filter((row) => row[key].length > 1).map((row) => ({ ...row, [key]: row[key].slice(0, BARS) }));
   if (!shown.length) return null;
   return chart(title, shown.map((row, i) => ({
     type: "bar", name: plain(row.label), x: row[key].map((b) => plain(b[0]) + ` (${b[4]})`), y: row[key].map((b) => b[1]), marker: { color: RUN_COLOURS[i % RUN_COLOURS.length] },
