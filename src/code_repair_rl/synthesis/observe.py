@@ -34,7 +34,7 @@ _HASH_SEEDS = ("0", "1")
 """What depends on the order of sets is found by running under two hash seeds."""
 
 _START = "import sys; sys.path.insert(0, ''); from probe.run import main; main()"
-_PROBE_FILES = ("__init__.py", "inputs.py", "run.py", "spectra.py")
+_PROBE_FILES = ("__init__.py", "children.py", "inputs.py", "run.py", "spectra.py", "suite.py")
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +168,7 @@ def _ended(mutant: dict[str, Any]) -> bool:
 def _run(sandbox: Sandbox, problems: list[dict[str, Any]], hash_seed: str) -> list[dict[str, Any]]:
     job = Job(
         argv=("python", "-c", _START),
-        files={**_probe(), "problems.json": json.dumps(problems)},
+        files={**probe_files(), "problems.json": json.dumps(problems)},
         environment={"PYTHONHASHSEED": hash_seed, "PYTHONDONTWRITEBYTECODE": "1"},
         collect=("findings.json",),
         limits=LIMITS,
@@ -186,7 +186,8 @@ def _run(sandbox: Sandbox, problems: list[dict[str, Any]], hash_seed: str) -> li
 
 
 @cache
-def _probe() -> dict[str, str]:
+def probe_files() -> dict[str, str]:
+    """The programs that run inside, as files of a job."""
     folder = resources.files("code_repair_rl.synthesis") / "probe"
     return {f"probe/{name}": (folder / name).read_text() for name in _PROBE_FILES}
 

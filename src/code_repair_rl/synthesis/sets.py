@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
-from code_repair_rl.errors import BadInput
+from code_repair_rl.errors import BadInput, MachineryFailed
 from code_repair_rl.home import home, locked, write_atomically
 from code_repair_rl.synthesis.bugs import Recipe, Source, Unusable, bugs_in
 from code_repair_rl.synthesis.duplicates import without_near_duplicates
@@ -42,6 +42,8 @@ class SetInfo:
     summary: str
     licence: str
     make: Maker
+    default_limit: int | None = None
+    """Tasks that are built where no limit is given; None builds all there are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +86,15 @@ def _humaneval_bugs(
     return bugs_in(problems, source, select_backend(backend), recipe, workers=workers, on_done=on_done)
 
 
+def _libraries_bugs(
+    *, backend: str, seed: int, limit: int | None, workers: int, progress: Progress
+) -> tuple[list[Task], list[Unusable]]:
+    from code_repair_rl.sandbox import select_backend
+    from code_repair_rl.synthesis.libraries import LIBRARIES, library_bugs
+
+    return library_bugs(LIBRARIES, select_backend(backend), seed=seed, limit=limit, workers=workers, progress=progress)
+
+
 SETS: Mapping[str, SetInfo] = {
     info.name: info
     for info in (
@@ -92,6 +103,13 @@ SETS: Mapping[str, SetInfo] = {
             "one-place bugs in the HumanEval reference solutions, with visible and hidden tests",
             LICENCE,
             _humaneval_bugs,
+        ),
+        SetInfo(
+            "libraries-bugs",
+            "one-place bugs in real libraries, with fail-to-pass and pass-to-pass tests from their own suites",
+            "BSD-3-Clause",
+            _libraries_bugs,
+            default_limit=40,
         ),
     )
 }
@@ -116,7 +134,7 @@ def build_set(
     Args:
         name: one of `SETS`.
         seed: the same seed gives the same file, byte for byte.
-        limit: only the first so many tasks.
+        limit: only the first so many tasks; the set's own default where absent.
         out: write here instead; nothing is looked up or kept in the cache folder then.
         fresh: build although it is there.
         backend: the sandbox's name.
@@ -130,6 +148,7 @@ def build_set(
     info = _known(name)
     if limit is not None and limit < 1:
         raise BadInput(f"a set of {limit} tasks is no set", where="limit", mend="give a limit of at least 1")
+    limit = limit if limit is not None else info.default_limit
     if out is not None:
         return _built(info, seed, limit, out, backend, workers, progress)
     with locked(f"tasks/{name}"):
@@ -186,6 +205,13 @@ def _built(
 
     with Grader(backend=backend, workers=workers) as grader:
         kept, bad = validate(apart, grader, workers=workers, on_done=on_done)
+    if len(bad) > len(kept):
+        # Candidates were run before: if most fail now, it is not the tasks. Nothing is written, an older set stays.
+        raise MachineryFailed(
+            f"{len(bad)} of {len(apart)} tasks do not hold, the first: {bad[0].reason}",
+            where=bad[0].task.task_id,
+            mend="see what `crrl doctor` says about the sandbox, and run the same command again",
+        )
     bad = [*alike, *bad]
     write_quarantine(quarantine_of(path), bad)
     write_tasks(path, kept)

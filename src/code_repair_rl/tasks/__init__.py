@@ -18,6 +18,7 @@ from code_repair_rl.tasks.task import (
     Task,
     Tests,
 )
+from code_repair_rl.tasks.trees import StoredTree, store_tree
 
 __all__ = [
     "Example",
@@ -29,6 +30,7 @@ __all__ = [
     "Origin",
     "RepositoryTests",
     "Split",
+    "StoredTree",
     "Task",
     "Tests",
     "built_set",
@@ -41,6 +43,7 @@ __all__ = [
     "read_pairs",
     "read_tasks",
     "split_of",
+    "store_tree",
     "task_file",
     "write_tasks",
 ]

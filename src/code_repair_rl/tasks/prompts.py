@@ -12,6 +12,7 @@ from functools import cache
 from typing import TYPE_CHECKING, TypedDict
 
 from code_repair_rl.edits import diff
+from code_repair_rl.tasks.excerpts import shown_files
 from code_repair_rl.tasks.task import HintLevel, Kind, Line, Task
 
 if TYPE_CHECKING:
@@ -36,11 +37,13 @@ def messages(task: Task, hint: HintLevel | str = HintLevel.NONE) -> list[Message
     if task.kind is Kind.CLASSIFY:
         raise TypeError(f"{task.task_id}: a classification task is not asked for an edit")
     level = HintLevel(hint)
+    lines = _lines(task, level)
     shown = {
         "description": task.description.strip(),
-        "files": {path: _ended(text) for path, text in task.files.items()},
+        "files": {path: _ended(text) for path, text in shown_files(task, lines).items()},
+        "with_paths": len(task.files) > 1,
         "failing_call": task.hints.failing_call if level is HintLevel.FAILING_CALL else None,
-        "lines": _lines(task, level),
+        "lines": lines,
     }
     return [
         {"role": "system", "content": _rendered("system", {"kind": task.kind.value})},

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_serializer, field_validator
+
+from code_repair_rl.tasks.trees import StoredTree
 
 
 class Kind(StrEnum):
@@ -149,7 +151,13 @@ class Task(_Frozen):
     @field_validator("files", mode="wrap")
     @classmethod
     def _keep_lazy_trees(cls, value: Any, handler: Any) -> Any:
+        if isinstance(value, dict) and value.keys() == {"tree", "overlay"} and isinstance(value["overlay"], dict):
+            return StoredTree(str(value["tree"]), handler(value["overlay"]))
         return value if isinstance(value, Mapping) and not isinstance(value, dict) else handler(value)
+
+    @field_serializer("files")
+    def _name_stored_trees(self, files: Mapping[str, str]) -> dict[str, Any]:
+        return files.as_json() if isinstance(files, StoredTree) else dict(files)
 
     def files_after_oracle(self) -> dict[str, str]:
         """The tree after the known-good edit.

@@ -82,14 +82,17 @@ def mutants(text: str, *, only: Callable[[Source, cst.CSTNode], bool] | None = N
     return list(_distinct(source, _edits(source, only)))
 
 
-def sampled_mutants(text: str, count: int, rng: random.Random) -> list[Mutant]:
+def sampled_mutants(
+    text: str | Source, count: int, rng: random.Random, *, only: Callable[[Source, cst.CSTNode], bool] | None = None
+) -> list[Mutant]:
     """Up to `count` of `mutants(text)`, drawn so that every operator that applies has its turn before one has two.
 
-    Cheaper than all of them where `text` is long: only what is drawn is compiled.
+    Cheaper than all of them where `text` is long: only what is drawn is compiled. A `Source` saves reading the same
+    text again.
     """
-    source = Source(text)
+    source = text if isinstance(text, Source) else Source(text)
     by_operator: dict[str, list[tuple[str, Edit]]] = {}
-    for name, edit in _edits(source, None):
+    for name, edit in _edits(source, only):
         by_operator.setdefault(name, []).append((name, edit))
     for edits in by_operator.values():
         rng.shuffle(edits)
@@ -102,7 +105,7 @@ def sampled_mutants(text: str, count: int, rng: random.Random) -> list[Mutant]:
 
 def _edits(source: Source, only: Callable[[Source, cst.CSTNode], bool] | None) -> Iterator[tuple[str, Edit]]:
     for node in source.nodes:
-        if _may_change(source, node) and (only is None or only(source, node)):
+        if (only is None or only(source, node)) and _may_change(source, node):
             for operator in OPERATORS:
                 for edit in operator(source, node):
                     yield name_of(operator), edit

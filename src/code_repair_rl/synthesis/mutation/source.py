@@ -49,8 +49,9 @@ class Source:
         return self.module.code_for_node(node)
 
     def line(self, node: cst.CSTNode) -> int:
-        """The 1-based line on which the node begins."""
-        return int(self._positions[node].start.line)
+        """The 1-based line on which the node begins; 0 for one that has no place of its own (white space)."""
+        position = self._positions.get(node)
+        return int(position.start.line) if position is not None else 0
 
     def line_at(self, offset: int) -> int:
         """The 1-based line that holds a byte of the text."""

@@ -7,20 +7,14 @@ makes new inputs from them and notes what the reference returns. Then one forked
 from __future__ import annotations
 
 import ast
-import contextlib
-import io
 import json
-import os
 import random
 import re
-import select
-import signal
-import sys
-import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+from .children import Send, in_child
 from .inputs import is_plain, is_short, variations
 from .spectra import SOLUTION, LineCounter
 
@@ -76,56 +70,11 @@ def observed(problem: dict[str, Any]) -> dict[str, Any]:
     return {**reference, "mutants": mutants}
 
 
-def _in_child(work: Callable[[Callable[[dict[str, Any]], None]], None]) -> dict[str, Any]:
-    """What `work` sent last from a forked child; empty where it died before it sent anything."""
-    reading, writing = os.pipe()
-    child = os.fork()
-    if child == 0:
-        _work_and_exit(work, reading, writing)
-    os.close(writing)
-    received = _read_all(reading, time.monotonic() + _WALL_SECONDS)
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
-    os.close(reading)
-    lines = received.split(b"\n")[:-1]
-    result: dict[str, Any] = json.loads(lines[-1]) if lines else {}
-    return result
+def _in_child(work: Callable[[Send], None]) -> dict[str, Any]:
+    return in_child(work, cpu_seconds=_CPU_SECONDS, wall_seconds=_WALL_SECONDS)
 
 
-def _work_and_exit(work: Callable[[Callable[[dict[str, Any]], None]], None], reading: int, writing: int) -> None:
-    try:
-        os.close(reading)
-        signal.setitimer(signal.ITIMER_PROF, _CPU_SECONDS)  # the default action of SIGPROF ends the process
-        nowhere = os.open(os.devnull, os.O_RDWR)
-        for standard in (0, 1, 2):
-            os.dup2(nowhere, standard)
-        sys.stdout = sys.stderr = io.StringIO()
-
-        def send(found: dict[str, Any]) -> None:
-            data = json.dumps(found).encode() + b"\n"
-            while data:
-                data = data[os.write(writing, data) :]
-
-        work(send)
-    finally:
-        os._exit(0)
-
-
-def _read_all(reading: int, deadline: float) -> bytes:
-    pieces = []
-    while (left := deadline - time.monotonic()) > 0:
-        ready, _, _ = select.select([reading], [], [], left)
-        if not ready:
-            break
-        piece = os.read(reading, 1 << 16)
-        if not piece:
-            break
-        pieces.append(piece)
-    return b"".join(pieces)
-
-
-def _reference(problem: dict[str, Any], send: Callable[[dict[str, Any]], None]) -> None:
+def _reference(problem: dict[str, Any], send: Send) -> None:
     counter = LineCounter(_REFERENCE_LINES, lambda: send({"error": "the reference solution runs too long"}))
     try:
         function = _loaded(problem["reference"], problem["entry_point"])
@@ -168,7 +117,7 @@ def _called(function: Callable[..., Any], arguments: str, counter: LineCounter) 
     return counter.call(lambda: function(*values))
 
 
-def _mutant(tests: dict[str, Any], text: str, most: int, send: Callable[[dict[str, Any]], None]) -> None:
+def _mutant(tests: dict[str, Any], text: str, most: int, send: Send) -> None:
     letters: list[str] = []
     got: list[str] = []
     covered: list[set[int]] = []
@@ -213,7 +162,7 @@ def _letter(test: Callable[[], Any]) -> tuple[str, str]:
 
 
 def _without_addresses(text: str) -> str:
-    """`<reversed object>` for `<reversed object at 0x7f5a41d03a00>`: an address tells nothing and differs every time."""
+    """`<reversed object>` for `<reversed object at 0x7f5a41d03a00>`: an address differs every time."""
     return re.sub(r" (?:at|@) 0x[0-9a-f]+", "", text)
 
 
