@@ -64,9 +64,10 @@ def test_the_passing_patch_is_shown_and_applied_on_yes(project: Path, answering:
     assert (project / "stats.py").read_text() == MENDED
 
 
-def test_on_no_nothing_is_written(project: Path, answering: Answering) -> None:
+@pytest.mark.parametrize("answer", ["n\n", ""])
+def test_on_no_and_on_no_answer_nothing_is_written(project: Path, answering: Answering, answer: str) -> None:
     answering(lambda prompt, n: [MEND] * n)
-    result = _crrl("stats.py", "--tests", QUICK, "--samples", "8", answer="n\n")
+    result = _crrl("stats.py", "--tests", QUICK, "--samples", "8", answer=answer)
     assert result.exit_code == 0
     assert "not applied" in result.stdout
     assert (project / "stats.py").read_text() == BROKEN

@@ -92,7 +92,7 @@ def fix(
         applied = yes and _apply(sources[found.path], found.after)
     elif found:
         _show(found)
-        if yes or typer.confirm("apply it?", default=False):
+        if yes or _agreed():
             applied = _apply(sources[found.path], found.after)
     _report(found, tally, applied, sandbox.isolation, as_json)
     if found is None:
@@ -230,6 +230,15 @@ def _show(found: Found) -> None:
     console = Console(highlight=False)
     console.print()
     console.print(Syntax(_diff(found), "diff", background_color="default", word_wrap=True))
+
+
+def _agreed() -> bool:
+    """Ask; no answer (the input's end) is a no."""
+    try:
+        return typer.confirm("apply it?", default=False)
+    except typer.Abort:
+        typer.echo()
+        return False
 
 
 def _apply(source: _Source, after: str) -> bool:

@@ -67,7 +67,7 @@ class TokenLogprobHead:
     ) -> Tensor:
         """The log-probabilities; the entropies are added to the list unless an earlier call did that."""
         wanted = self.with_entropy and not entropies
-        logprobs, entropy = _TokenLogprobs.apply(own(hidden), targets, self.temperature, wanted)
+        logprobs, entropy = _TokenLogprobs.apply(own(hidden), targets, self.temperature, wanted)  # type: ignore[no-untyped-call]
         if wanted:
             entropies.append(entropy)
         return logprobs  # type: ignore[no-any-return]
