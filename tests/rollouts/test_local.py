@@ -98,19 +98,45 @@ def test_the_same_seed_gives_the_same_answers_and_another_seed_others(model, tok
     assert len(set(rows)) == len(rows), "rows of one group must not share their random numbers"
 
 
-@settings(max_examples=8, deadline=None)
-@given(max_rows=st.integers(1, 40), count=st.integers(1, 4), data=st.data())
-def test_an_answer_does_not_depend_on_what_shares_its_batch(max_rows, count, data):
+@settings(max_examples=10, deadline=None)
+@given(max_rows=st.integers(1, 12), count=st.integers(1, 4), limit=st.integers(1, 40), data=st.data())
+def test_an_answer_does_not_depend_on_what_shares_its_batch(max_rows, count, limit, data):
     model, tokenizer = tiny_model(), tiny_tokenizer()
-    lengths = data.draw(st.lists(st.integers(1, 90), min_size=1, max_size=4))
+    lengths = data.draw(st.lists(st.integers(1, 90), min_size=1, max_size=6))
     generator = torch.Generator().manual_seed(sum(lengths))
     prompts = [torch.randint(3, 259, (length,), generator=generator).tolist() for length in lengths]
-    sampling = Sampling(max_new_tokens=24, seed=9)
+    sampling = Sampling(max_new_tokens=limit, seed=9)
     together = LocalEngine(model, tokenizer, max_rows=max_rows).generate(
         prompts, completions_per_prompt=count, sampling=sampling
     )
     apart = LocalEngine(model, tokenizer, max_rows=1).generate(prompts, completions_per_prompt=count, sampling=sampling)
     assert _ids(together) == _ids(apart)
+
+
+def test_finished_rows_make_room_for_waiting_ones(model, tokenizer, prompts):
+    """Fewer passes than batch after batch would take, and the same answers."""
+    passes = 0
+
+    def count_passes(*_):
+        nonlocal passes
+        passes += 1
+
+    # Stop tokens at random moments: every twelfth token ends a completion.
+    engine = LocalEngine(model, tokenizer, max_rows=8)
+    engine.stop_ids = tuple(range(0, 259, 12))
+    sampling = Sampling(max_new_tokens=60, seed=4)
+    handle = model.lm_head.register_forward_hook(count_passes)
+    try:
+        together = engine.generate(prompts * 8, completions_per_prompt=2, sampling=sampling)
+        refilled, passes = passes, 0
+        for start in range(0, 24, 4):
+            engine.generate((prompts * 8)[start : start + 4], completions_per_prompt=2, sampling=sampling)
+    finally:
+        handle.remove()
+    assert refilled < 0.8 * passes
+    wide = LocalEngine(model, tokenizer, max_rows=1000)
+    wide.stop_ids = engine.stop_ids
+    assert _ids(together) == _ids(wide.generate(prompts * 8, completions_per_prompt=2, sampling=sampling))
 
 
 def test_greedy_answers_are_those_of_transformers_generate(model, tokenizer, prompts):
@@ -133,6 +159,8 @@ def test_no_completions_are_no_completions(model, tokenizer, prompts):
 def test_a_prompt_that_fills_the_context_is_named(model, tokenizer):
     with pytest.raises(BadInput, match="prompt 1 has 8192 tokens"):
         LocalEngine(model, tokenizer).generate([[5], [5] * 8192], completions_per_prompt=1, sampling=Sampling())
+    with pytest.raises(BadInput, match="max_new_tokens is 0"):
+        LocalEngine(model, tokenizer).generate([[5]], completions_per_prompt=1, sampling=Sampling(max_new_tokens=0))
     with pytest.raises(BadInput, match="prompt 0 has 0 tokens"):
         LocalEngine(model, tokenizer).generate([[]], completions_per_prompt=1, sampling=Sampling())
 

@@ -1,13 +1,14 @@
 """Our decoding loop: prompts computed once, one copy of their keys per group, no padding between rows.
 
-A batch is a list of prompts of any lengths, each with several rows (completions). The prompts are prefilled in packed
+A call is a list of parts: a prompt of any length with several rows (completions). Prompts are prefilled in packed
 passes; then all living rows advance one token per packed pass. Rows of a prompt attend to the prompt's keys, of which
 there is one copy, and to their own suffix in a preallocated cache. Finished rows leave when enough of them have
-gathered to pay for the copying.
+gathered to pay for the copying, and waiting parts take their places.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -23,16 +24,18 @@ _SUFFIX_STEP = 32
 """The suffix cache grows by so many tokens at a time, so that short answers do not pay for the longest allowed."""
 _DROP_SHARE = 0.2
 """Finished rows leave once they are this share of the batch: their upkeep then costs more than copying the rest."""
+_ADMIT_SHARE = 0.25
+"""Waiting parts are admitted once this share of the places is free: every admission copies the caches."""
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """One completion to be sampled."""
+class Part:
+    """A prompt and the completions to be sampled for it."""
 
-    prompt: int
-    """Which of the batch's prompts it answers."""
-    uniforms: Tensor
-    """`(max_new_tokens,)` float64: its random numbers, one per token; the length bounds the completion."""
+    prompt: Sequence[int]
+    """Token ids, not empty."""
+    uniforms: Sequence[Tensor]
+    """Per completion `(limit,)` float64: its random numbers, one per token; the length bounds the completion."""
 
 
 @dataclass(slots=True)
@@ -60,73 +63,107 @@ class _Prefill(SequencesLayout):
 class _Decode:
     """Attention of one new token per row over its prompt's keys and its own suffix.
 
-    Shapes: R rows, G prompts with at most S rows each, K key heads, Q query heads per key head, P longest prompt,
-    T suffix so far. Everything is fp32: small batched products are slower in bf16 on CPUs, and more exact this way.
+    Shapes: R rows, G prompts with at most S rows each, K key heads, Q query heads per key head, D their size, P longest
+    prompt, T longest suffix. Everything is fp32: small batched products are slower in bf16 on CPUs, and more exact so.
     """
 
-    def __init__(self, prompt_keys: list[Tensor], prompt_values: list[Tensor], lengths: Tensor, rows: list[int]):
-        self.prompt_keys = prompt_keys
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.prompt_keys: list[Tensor] = []
         """Per layer `(G, K, D, P)`."""
-        self.prompt_values = prompt_values
+        self.prompt_values: list[Tensor] = []
         """Per layer `(G, K, P, D)`."""
-        self.lengths = lengths
+        self.suffix_keys: list[Tensor] = []
+        """Per layer `(R, K, room, D)`; `suffix_values` alike."""
+        self.suffix_values: list[Tensor] = []
+        self.lengths = torch.zeros(0, dtype=torch.long, device=device)
         """`(G,)`, prompt lengths."""
-        layers = len(prompt_keys)
-        groups, heads, width, _ = prompt_keys[0].shape
-        device = prompt_keys[0].device
-        self.suffix_keys = [torch.empty(len(rows), heads, 0, width, device=device) for _ in range(layers)]
-        self.suffix_values = [torch.empty(len(rows), heads, 0, width, device=device) for _ in range(layers)]
-        self.suffix = 0
-        self._place(torch.tensor(rows, device=device), groups)
+        self.group_of_row = torch.zeros(0, dtype=torch.long, device=device)
+        """`(R,)`, ascending."""
+        self.ages = torch.zeros(0, dtype=torch.long, device=device)
+        """`(R,)`, suffix tokens in the cache."""
 
-    def _place(self, group_of_row: Tensor, groups: int) -> None:
-        """Give each row a place in a `(G, S)` grid, so that one batched product serves all prompts."""
-        self.group_of_row = group_of_row
-        counts = torch.bincount(group_of_row, minlength=groups)
-        self.slots = int(counts.max())
-        first_of_group = counts.cumsum(0) - counts
-        rank = torch.arange(len(group_of_row), device=group_of_row.device) - first_of_group[group_of_row]
-        self.place_of_row = group_of_row * self.slots + rank
-        self.full = len(group_of_row) == groups * self.slots
-        self.row_of_place = torch.zeros(groups * self.slots, dtype=torch.long, device=group_of_row.device)
-        self.row_of_place[self.place_of_row] = torch.arange(len(group_of_row), device=group_of_row.device)
-        longest = self.prompt_keys[0].shape[-1]
-        beyond = torch.arange(longest, device=self.lengths.device).unsqueeze(0) >= self.lengths.unsqueeze(1)
-        self.prompt_mask = torch.zeros(beyond.shape, device=beyond.device).masked_fill_(beyond, float("-inf"))
-        self.ragged = bool(beyond.any())
+    def positions(self) -> Tensor:
+        """`(R,)`: where each row's next token stands in its sequence."""
+        return self.lengths[self.group_of_row] + self.ages
 
-    def reserve(self) -> None:
-        """Make room for one more suffix token."""
-        if self.suffix < self.suffix_keys[0].shape[2]:
-            return
+    def admit(self, keys: list[Tensor], values: list[Tensor], lengths: Tensor, rows_of_group: Sequence[int]) -> None:
+        """Add prompts (`(G', K, P', D)` per layer) with so many new rows each."""
+        first = len(self.lengths)
+        counts = torch.tensor(rows_of_group, device=self.device)
+        added = torch.repeat_interleave(torch.arange(len(counts), device=self.device) + first, counts)
+        self.group_of_row = torch.cat([self.group_of_row, added])
+        self.ages = torch.cat([self.ages, torch.zeros_like(added)])
+        self.lengths = torch.cat([self.lengths, lengths])
+        keys = [key.transpose(-1, -2) for key in keys]
+        if not self.prompt_keys:
+            heads, width = values[0].shape[1], values[0].shape[3]
+            empty = torch.zeros(0, heads, 0, width, device=self.device)
+            self.prompt_keys = [empty.transpose(-1, -2)] * len(keys)
+            self.prompt_values, self.suffix_keys, self.suffix_values = ([empty] * len(keys) for _ in range(3))
+        for layer, (key, value) in enumerate(zip(keys, values, strict=True)):
+            self.prompt_keys[layer] = _stacked(self.prompt_keys[layer], key, dim=3)
+            self.prompt_values[layer] = _stacked(self.prompt_values[layer], value, dim=2)
         for cache in (self.suffix_keys, self.suffix_values):
             for layer, old in enumerate(cache):
-                rows, heads, room, width = old.shape
-                new = torch.empty(rows, heads, room + _SUFFIX_STEP, width, device=old.device)
-                new[:, :, :room] = old
-                cache[layer] = new
+                cache[layer] = torch.cat([old, old.new_zeros(len(added), *old.shape[1:])])
+        self._place()
 
     def keep_rows(self, rows: Tensor) -> None:
         """Drop all rows but these (ascending), and the prompts that nobody is left to answer."""
         for cache in (self.suffix_keys, self.suffix_values):
             for layer, old in enumerate(cache):
                 cache[layer] = old[rows]
-        groups, group_of_row = torch.unique(self.group_of_row[rows], return_inverse=True)
+        self.ages = self.ages[rows]
+        groups, self.group_of_row = torch.unique(self.group_of_row[rows], return_inverse=True)
         if len(groups) < len(self.lengths):
             self.lengths = self.lengths[groups]
-            longest = int(self.lengths.max())
+            longest = int(self.lengths.max()) if len(groups) else 0
             for layer in range(len(self.prompt_keys)):
                 self.prompt_keys[layer] = self.prompt_keys[layer][groups, :, :, :longest].contiguous()
                 self.prompt_values[layer] = self.prompt_values[layer][groups, :, :longest].contiguous()
-        self._place(group_of_row, len(groups))
+        self._place()
+
+    def _place(self) -> None:
+        """Give each row a place in a `(G, S)` grid, so that one batched product serves all prompts."""
+        groups, rows = len(self.lengths), len(self.group_of_row)
+        if rows == 0:
+            return
+        counts = torch.bincount(self.group_of_row, minlength=groups)
+        self.slots = int(counts.max())
+        first_of_group = counts.cumsum(0) - counts
+        rank = torch.arange(rows, device=self.device) - first_of_group[self.group_of_row]
+        self.place_of_row = self.group_of_row * self.slots + rank
+        self.full = rows == groups * self.slots
+        self.row_of_place = torch.zeros(groups * self.slots, dtype=torch.long, device=self.device)
+        self.row_of_place[self.place_of_row] = torch.arange(rows, device=self.device)
+        self.prompt_mask = _beyond(self.lengths, self.prompt_keys[0].shape[-1])
+
+    def begin_step(self) -> None:
+        """Make room for one more suffix token per row."""
+        self.upto = int(self.ages.max()) + 1
+        self.rows = torch.arange(len(self.ages), device=self.device)
+        self.suffix_mask = _beyond(self.ages + 1, self.upto)
+        if self.upto <= self.suffix_keys[0].shape[2]:
+            return
+        for cache in (self.suffix_keys, self.suffix_values):
+            for layer, old in enumerate(cache):
+                cache[layer] = torch.cat(
+                    [old, old.new_zeros(len(old), old.shape[1], _SUFFIX_STEP, old.shape[3])], dim=2
+                )
+
+    def end_step(self) -> None:
+        """The rows' new tokens are in the cache."""
+        self.ages = self.ages + 1
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float, dropout: float) -> Tensor:
+        """See `Layout.attend`; one token per row."""
         _, heads, rows, width = query.shape
         key_heads = key.shape[1]
         queries = heads // key_heads
-        upto = self.suffix + 1
-        self.suffix_keys[layer][:, :, self.suffix] = key[0].transpose(0, 1)
-        self.suffix_values[layer][:, :, self.suffix] = value[0].transpose(0, 1)
+        suffix_keys, suffix_values = self.suffix_keys[layer], self.suffix_values[layer]
+        suffix_keys[self.rows, :, self.ages] = key[0].transpose(0, 1).float()
+        suffix_values[self.rows, :, self.ages] = value[0].transpose(0, 1).float()
         prompt_keys, prompt_values = self.prompt_keys[layer], self.prompt_values[layer]
         groups, _, _, longest = prompt_keys.shape
 
@@ -135,18 +172,20 @@ class _Decode:
         in_grid = in_places.view(groups, self.slots, key_heads, queries, width).transpose(1, 2)
         in_grid = in_grid.reshape(groups, key_heads, self.slots * queries, width)
         prompt_scores = in_grid @ prompt_keys
-        if self.ragged:
-            prompt_scores += self.prompt_mask[:, None, None]
+        if self.prompt_mask is not None:
+            prompt_scores += self.prompt_mask
         prompt_scores = self._to_rows(prompt_scores, queries)
-        suffix_scores = query_rkqd @ self.suffix_keys[layer][:, :, :upto].transpose(-1, -2)
+        suffix_scores = query_rkqd @ suffix_keys[:, :, : self.upto].transpose(-1, -2)
+        if self.suffix_mask is not None:
+            suffix_scores += self.suffix_mask
 
         weights = torch.softmax(torch.cat([prompt_scores, suffix_scores], dim=-1), dim=-1)
-        on_prompt, on_suffix = torch.split(weights, [longest, upto], dim=-1)
+        on_prompt, on_suffix = torch.split(weights, [longest, self.upto], dim=-1)
         if not self.full:
             on_prompt = on_prompt[self.row_of_place]
         on_prompt = on_prompt.reshape(groups, self.slots, key_heads, queries, longest).transpose(1, 2)
         mixed = on_prompt.reshape(groups, key_heads, self.slots * queries, longest) @ prompt_values
-        mixed = self._to_rows(mixed, queries) + on_suffix @ self.suffix_values[layer][:, :, :upto]
+        mixed = self._to_rows(mixed, queries) + on_suffix @ suffix_values[:, :, : self.upto]
         return mixed.to(query.dtype).reshape(rows, heads, width).transpose(0, 1).unsqueeze(0)
 
     def _to_rows(self, in_grid: Tensor, queries: int) -> Tensor:
@@ -157,69 +196,134 @@ class _Decode:
         return by_place if self.full else by_place[self.place_of_row]
 
 
+def _beyond(lengths: Tensor, longest: int) -> Tensor | None:
+    """Additive mask `(X, 1, 1, longest)`: minus infinity from each length on; None where nothing is masked."""
+    beyond = torch.arange(longest, device=lengths.device).unsqueeze(0) >= lengths.unsqueeze(1)
+    if not beyond.any():
+        return None
+    mask = torch.zeros(beyond.shape, device=lengths.device).masked_fill_(beyond, float("-inf"))
+    return mask[:, None, None]
+
+
+def _stacked(one: Tensor, other: Tensor, dim: int) -> Tensor:
+    """Concatenated along dimension 0, the shorter along `dim` filled up with zeros."""
+    shape = list(one.shape)
+    shape[0] += other.shape[0]
+    shape[dim] = max(one.shape[dim], other.shape[dim])
+    out = torch.zeros(shape, device=other.device)
+    out[: len(one)].narrow(dim, 0, one.shape[dim]).copy_(one)
+    out[len(one) :].narrow(dim, 0, other.shape[dim]).copy_(other)
+    return out
+
+
+class _Batch:
+    """The rows that are being sampled, and their books on the host."""
+
+    def __init__(
+        self, parts: Sequence[Part], temperature: float, stop_ids: Sequence[int], device: torch.device
+    ) -> None:
+        self.parts = parts
+        self.temperature = temperature
+        self.stops = torch.tensor(sorted(stop_ids), dtype=torch.long)
+        self.sampled = [[Sampled([], [], False) for _ in part.uniforms] for part in parts]
+        self.layout = _Decode(device)
+        self.row_of_line: list[tuple[int, int]] = []
+        """Which row (part, number) each line of the batch is."""
+        self.open: list[bool] = []
+        """Whether the line's row goes on."""
+
+    def add(self, numbers: Sequence[int]) -> None:
+        """Lines for the rows of these parts."""
+        for number in numbers:
+            self.row_of_line += [(number, row) for row in range(len(self.parts[number].uniforms))]
+        self.open += [True] * (len(self.row_of_line) - len(self.open))
+
+    def draw(self, logits: Tensor) -> Tensor:
+        """One token for every line, `(R,)`; entered for those that are open."""
+        uniforms = torch.stack([self._uniform(line) for line in range(len(self.open))])
+        tokens, logprobs = draw(logits, uniforms, self.temperature)
+        stopped = torch.isin(tokens.cpu(), self.stops).tolist()
+        found = zip(tokens.tolist(), logprobs.tolist(), stopped, strict=True)
+        for line, (token, logprob, stops) in enumerate(found):
+            if not self.open[line]:
+                continue
+            part, number = self.row_of_line[line]
+            row = self.sampled[part][number]
+            row.token_ids.append(token)
+            row.logprobs.append(logprob)
+            row.stopped = stops
+            self.open[line] = not stops and len(row.token_ids) < len(self.parts[part].uniforms[number])
+        return tokens
+
+    def _uniform(self, line: int) -> Tensor:
+        part, number = self.row_of_line[line]
+        uniforms = self.parts[part].uniforms[number]
+        return uniforms[min(len(self.sampled[part][number].token_ids), len(uniforms) - 1)]
+
+    def drop_finished(self, tokens: Tensor) -> Tensor:
+        """Close up the open lines; `tokens` `(R,)` goes along."""
+        kept = [line for line, goes_on in enumerate(self.open) if goes_on]
+        rows = torch.tensor(kept, dtype=torch.long, device=tokens.device)
+        self.layout.keep_rows(rows)
+        self.row_of_line = [self.row_of_line[line] for line in kept]
+        self.open = [True] * len(kept)
+        return tokens[rows]
+
+
 @torch.no_grad()
 def decode(
-    model: nn.Module,
-    prompts: Sequence[Sequence[int]],
-    rows: Sequence[Row],
-    stop_ids: Sequence[int],
-    temperature: float,
-) -> list[Sampled]:
-    """Sample every row to its stop token or its last uniform.
+    model: nn.Module, parts: Sequence[Part], stop_ids: Sequence[int], temperature: float, max_rows: int
+) -> list[list[Sampled]]:
+    """Sample every row of every part to its stop token or its last uniform.
 
     Args:
         model: packable (see `why_not_packable`), in evaluation mode.
-        prompts: token ids, none empty.
-        rows: sorted by prompt, every prompt having at least one.
+        parts: admitted in this order; long prompts first keeps the padding of keys small. None with more than
+            `max_rows` rows.
         stop_ids: tokens that end a completion.
         temperature: see `draw`.
+        max_rows: rows that advance together at most.
     """
     device = next(model.parameters()).device
-    sampled = [Sampled([], [], False) for _ in rows]
+    batch = _Batch(parts, temperature, stop_ids, device)
+    waiting = deque(number for number, part in enumerate(parts) if part.uniforms)
+    logits = torch.zeros(0, 0)
     with packed_attention(model):
-        layout, first_logits = _prefill(model, prompts, [row.prompt for row in rows], device)
-        logits = first_logits[layout.group_of_row]
-        limits = torch.tensor([len(row.uniforms) for row in rows])
-        uniforms = torch.nn.utils.rnn.pad_sequence([row.uniforms for row in rows], batch_first=True)
-        stops = torch.tensor(sorted(stop_ids))
-        living = torch.arange(len(rows))
-        """Which row each line of the batch is."""
-        open_lines = torch.ones(len(rows), dtype=torch.bool)
-        """Lines whose row is not finished."""
-        step = 0
-        while True:
-            tokens, logprobs = draw(logits, uniforms[living, step], temperature)
-            on_host = tokens.cpu()
-            stopped = torch.isin(on_host, stops)
-            token_list, logprob_list = on_host.tolist(), logprobs.tolist()
-            for line in torch.nonzero(open_lines).flatten().tolist():
-                row = sampled[living[line]]
-                row.token_ids.append(token_list[line])
-                row.logprobs.append(logprob_list[line])
-                row.stopped = bool(stopped[line])
-            step += 1
-            open_lines &= ~stopped & (limits[living] > step)
-            left = int(open_lines.sum())
-            if left == 0:
-                return sampled
-            if left <= (1.0 - _DROP_SHARE) * len(living):
-                kept = torch.nonzero(open_lines).flatten()
-                layout.keep_rows(kept.to(device))
-                living, tokens, open_lines = living[kept], tokens[kept.to(device)], open_lines[kept]
-            layout.reserve()
-            positions = layout.lengths[layout.group_of_row] + layout.suffix
-            logits = packed_forward(model, layout, tokens, positions)
-            layout.suffix += 1
+        while waiting or any(batch.open):
+            living = sum(batch.open)
+            if waiting and (living == 0 or living <= (1.0 - _ADMIT_SHARE) * max_rows):
+                admitted = _next(waiting, parts, max_rows - living)
+                if admitted:
+                    fresh = _admit(model, batch, admitted)
+                    logits = fresh if living == 0 else torch.cat([logits, fresh])
+            tokens = batch.draw(logits)
+            living = sum(batch.open)
+            making_room = waiting and living <= (1.0 - _ADMIT_SHARE) * max_rows
+            if living <= (1.0 - _DROP_SHARE) * len(batch.open) or (making_room and living < len(batch.open)):
+                tokens = batch.drop_finished(tokens)
+            if living == 0:
+                continue
+            batch.layout.begin_step()
+            logits = packed_forward(model, batch.layout, tokens, batch.layout.positions())
+            batch.layout.end_step()
+    return batch.sampled
 
 
-def _prefill(
-    model: nn.Module, prompts: Sequence[Sequence[int]], rows: list[int], device: torch.device
-) -> tuple[_Decode, Tensor]:
-    """Compute the prompts once; returns the decoding layout and the logits after each prompt, `(G, V)`."""
+def _next(waiting: deque[int], parts: Sequence[Part], room: int) -> list[int]:
+    """Take the parts off the queue that fit into `room` rows."""
+    taken: list[int] = []
+    while waiting and len(parts[waiting[0]].uniforms) <= room:
+        room -= len(parts[waiting[0]].uniforms)
+        taken.append(waiting.popleft())
+    return taken
+
+
+def _admit(model: nn.Module, batch: _Batch, numbers: Sequence[int]) -> Tensor:
+    """Compute these parts' prompts once and add their rows; returns the rows' first logits, `(R', V)`."""
+    prompts = [batch.parts[number].prompt for number in numbers]
+    counts = [len(batch.parts[number].uniforms) for number in numbers]
     lengths = [len(prompt) for prompt in prompts]
-    longest = max(lengths)
-    keys: list[Tensor] = []
-    values: list[Tensor] = []
+    device = batch.layout.device
     logits: list[Tensor] = []
     for start, stop in _portions(lengths, _PREFILL_TOKENS):
         portion = lengths[start:stop]
@@ -228,17 +332,20 @@ def _prefill(
         positions = torch.cat([torch.arange(length, device=device) for length in portion])
         last = torch.tensor(portion, device=device).cumsum(0) - 1
         logits.append(packed_forward(model, layout, ids, positions, keep=last))
+        keys, values = [], []
         for layer in range(len(layout.kept)):
             key, value = layout.kept.pop(layer)
-            if len(keys) <= layer:
-                heads, width = key.shape[1], key.shape[3]
-                keys.append(torch.zeros(len(prompts), heads, width, longest, device=device))
-                values.append(torch.zeros(len(prompts), heads, longest, width, device=device))
-            pieces = zip(torch.split(key[0], portion, dim=1), torch.split(value[0], portion, dim=1), strict=True)
-            for group, (k, v) in enumerate(pieces, start=start):
-                keys[layer][group, :, :, : k.shape[1]] = k.transpose(1, 2)
-                values[layer][group, :, : v.shape[1]] = v
-    return _Decode(keys, values, torch.tensor(lengths, device=device), rows), torch.cat(logits)
+            keys.append(_padded(key, portion))
+            values.append(_padded(value, portion))
+        batch.layout.admit(keys, values, torch.tensor(portion, device=device), counts[start:stop])
+    batch.add(numbers)
+    return torch.cat(logits).repeat_interleave(torch.tensor(counts, device=device), dim=0)
+
+
+def _padded(packed: Tensor, lengths: Sequence[int]) -> Tensor:
+    """`(1, K, N, D)` of sequences end to end to `(G, K, P, D)` float32."""
+    pieces = [piece.transpose(0, 1) for piece in torch.split(packed[0], list(lengths), dim=1)]
+    return torch.nn.utils.rnn.pad_sequence(pieces, batch_first=True).transpose(1, 2).float()
 
 
 def _portions(lengths: Sequence[int], budget: int) -> list[tuple[int, int]]:

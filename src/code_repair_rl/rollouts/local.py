@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from code_repair_rl.errors import BadInput
 from code_repair_rl.models.packed import unwrapped, why_not_packable
 from code_repair_rl.rollouts.completion import Completion, FinishReason, Message, Sampling
-from code_repair_rl.rollouts.decoding import Row, Sampled, decode
+from code_repair_rl.rollouts.decoding import Part, Sampled, decode
 from code_repair_rl.rollouts.plain_decoding import decode_plainly
 from code_repair_rl.rollouts.sampler import row_uniforms
 
@@ -51,7 +51,8 @@ class LocalEngine:
             model: a causal language model, possibly wrapped by PEFT.
             tokenizer: its tokenizer, with a chat template.
             copy_dtype: sample from a copy in this dtype (`bfloat16`, `float16`, `float32`); None samples from `model`.
-            max_rows: completions that advance together; bounds the memory of the suffix cache.
+            max_rows: completions that advance together; bounds the memory of the suffix cache. Finished ones
+                are replaced by waiting ones, so that asking for many at once is faster than asking batch by batch.
             packed: use the packed decoding loop; None decides by trying (and says so once where it cannot).
         """
         self.model = model
@@ -93,39 +94,37 @@ class LocalEngine:
     ) -> list[list[Completion]]:
         """As `generate`, with a number of completions for each prompt."""
         context = unwrapped(self.model).config.get_text_config().max_position_embeddings
-        jobs = [
-            _Job(number, completion, tuple(prompt), min(sampling.max_new_tokens, context - len(prompt)))
-            for number, (prompt, count) in enumerate(zip(prompts, counts, strict=True))
-            for completion in range(count)
-        ]
-        for job in jobs:
-            if not job.prompt or job.limit < 1:
+        if sampling.max_new_tokens < 1:
+            raise BadInput(f"max_new_tokens is {sampling.max_new_tokens}", mend="ask for at least one token")
+        for number, prompt in enumerate(prompts):
+            if not 1 <= len(prompt) < context:
                 raise BadInput(
-                    f"prompt {job.number} has {len(job.prompt)} tokens; the model takes 1 to {context - 1}",
+                    f"prompt {number} has {len(prompt)} tokens; the model takes 1 to {context - 1}",
                     mend="shorten it, for example by showing fewer files",
                 )
         if self._copy_dtype is not None and self._copy is None:
             self.refresh()
         model = self.model if self._copy is None else self._copy
-        # Prompts of like length together: they share one padded block of keys. The order of answers is unaffected.
-        by_length = sorted(jobs, key=lambda job: (len(job.prompt), job.number, job.completion))
-        results: dict[tuple[int, int], Completion] = {}
-        with _evaluating(model):
-            for start in range(0, len(by_length), self.max_rows):
-                batch = by_length[start : start + self.max_rows]
-                for job, sampled in zip(batch, self._decode(model, batch, sampling), strict=True):
-                    results[job.number, job.completion] = self._completion(job, sampled)
-        return [[results[number, completion] for completion in range(count)] for number, count in enumerate(counts)]
-
-    def _decode(self, model: nn.Module, batch: Sequence[_Job], sampling: Sampling) -> list[Sampled]:
-        numbers = list(dict.fromkeys(job.number for job in batch))
-        place = {number: place for place, number in enumerate(numbers)}
-        prompts = {job.number: job.prompt for job in batch}
-        rows = [
-            Row(place[job.number], row_uniforms(sampling.seed, job.number, job.completion, job.limit)) for job in batch
+        # Prompts of like length together, long ones first: they share one padded block of keys.
+        order = sorted(range(len(prompts)), key=lambda number: (-len(prompts[number]), number))
+        places = [
+            (number, range(start, min(start + self.max_rows, counts[number])))
+            for number in order
+            for start in range(0, counts[number], self.max_rows)
         ]
+        parts = [self._part(number, prompts[number], rows, context, sampling) for number, rows in places]
         way = decode if self._packs(model) else decode_plainly
-        return way(model, [prompts[number] for number in numbers], rows, self.stop_ids, sampling.temperature)
+        with _evaluating(model):
+            found = way(model, parts, self.stop_ids, sampling.temperature, self.max_rows)
+        results: list[list[Completion]] = [[] for _ in prompts]
+        for (number, _), rows in zip(places, found, strict=True):  # a prompt's parts follow one another
+            results[number] += [self._completion(tuple(prompts[number]), row) for row in rows]
+        return results
+
+    @staticmethod
+    def _part(number: int, prompt: Sequence[int], rows: range, context: int, sampling: Sampling) -> Part:
+        limit = min(sampling.max_new_tokens, context - len(prompt))
+        return Part(prompt, [row_uniforms(sampling.seed, number, row, limit) for row in rows])
 
     def _packs(self, model: nn.Module) -> bool:
         if self.packed is None:
@@ -135,26 +134,14 @@ class LocalEngine:
             self.packed = reason is None
         return self.packed
 
-    def _completion(self, job: _Job, sampled: Sampled) -> Completion:
+    def _completion(self, prompt: tuple[int, ...], sampled: Sampled) -> Completion:
         return Completion(
-            prompt_ids=job.prompt,
+            prompt_ids=prompt,
             token_ids=tuple(sampled.token_ids),
             logprobs=tuple(sampled.logprobs),
             text=self.tokenizer.decode(sampled.token_ids, skip_special_tokens=True),
             finish_reason=FinishReason.STOP if sampled.stopped else FinishReason.LENGTH,
         )
-
-
-class _Job:
-    """One completion asked for."""
-
-    __slots__ = ("completion", "limit", "number", "prompt")
-
-    def __init__(self, number: int, completion: int, prompt: tuple[int, ...], limit: int) -> None:
-        self.number = number
-        self.completion = completion
-        self.prompt = prompt
-        self.limit = limit
 
 
 def _stop_ids(model: nn.Module, tokenizer: Any) -> tuple[int, ...]:

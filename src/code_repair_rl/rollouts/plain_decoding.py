@@ -9,31 +9,36 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from code_repair_rl.rollouts.decoding import Row, Sampled
+from code_repair_rl.rollouts.decoding import Part, Sampled
 from code_repair_rl.rollouts.sampler import draw
 
 
 @torch.no_grad()
 def decode_plainly(
-    model: nn.Module,
-    prompts: Sequence[Sequence[int]],
-    rows: Sequence[Row],
-    stop_ids: Sequence[int],
-    temperature: float,
+    model: nn.Module, parts: Sequence[Part], stop_ids: Sequence[int], temperature: float, max_rows: int
+) -> list[list[Sampled]]:
+    """As `decoding.decode`, for any causal language model with a cache; `max_rows` at a time, to the last of them."""
+    rows = [(part.prompt, uniforms) for part in parts for uniforms in part.uniforms]
+    found: list[Sampled] = []
+    for start in range(0, len(rows), max_rows):
+        found += _decode_batch(model, rows[start : start + max_rows], stop_ids, temperature)
+    flat = iter(found)
+    return [[next(flat) for _ in part.uniforms] for part in parts]
+
+
+def _decode_batch(
+    model: nn.Module, rows: Sequence[tuple[Sequence[int], Tensor]], stop_ids: Sequence[int], temperature: float
 ) -> list[Sampled]:
-    """As `decoding.decode`, for any causal language model with a cache."""
     device = next(model.parameters()).device
     sampled = [Sampled([], [], False) for _ in rows]
-    longest = max(len(prompt) for prompt in prompts)
-    padded = [[0] * (longest - len(prompt)) + list(prompt) for prompt in prompts]
-    seen = [[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts]
-    ids = torch.tensor([padded[row.prompt] for row in rows], device=device)
-    mask = torch.tensor([seen[row.prompt] for row in rows], device=device)
-    limits = torch.tensor([len(row.uniforms) for row in rows])
-    uniforms = torch.nn.utils.rnn.pad_sequence([row.uniforms for row in rows], batch_first=True)
-    stops = torch.tensor(sorted(stop_ids))
+    longest = max(len(prompt) for prompt, _ in rows)
+    ids = torch.tensor([[0] * (longest - len(prompt)) + list(prompt) for prompt, _ in rows], device=device)
+    mask = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt, _ in rows], device=device)
+    limits = torch.tensor([len(uniforms) for _, uniforms in rows])
+    uniforms = torch.nn.utils.rnn.pad_sequence([uniforms for _, uniforms in rows], batch_first=True)
+    stops = torch.tensor(sorted(stop_ids), dtype=torch.long)
     open_rows = torch.ones(len(rows), dtype=torch.bool)
     cache = None
     step = 0
