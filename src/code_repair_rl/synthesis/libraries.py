@@ -67,14 +67,6 @@ LIBRARIES: tuple[Library, ...] = (
         "toolz/",
         ("toolz/tests", "toolz/sandbox/tests"),
     ),
-    Library(
-        "boltons",
-        "26.2.0",
-        "d39cfd15c1a1c3bd4d705c82252fa9edb8e4f5e8cc039f8e39afac7b1b47e92c",
-        "BSD-3-Clause",
-        "boltons/",
-        ("tests",),
-    ),
 )
 
 _BUGS_PER_FUNCTION = 3
