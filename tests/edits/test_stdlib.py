@@ -16,6 +16,8 @@ from code_repair_rl.edits import diff, parse, unified
 STDLIB = Path(sysconfig.get_paths()["stdlib"])
 SAMPLED_FILES = 25
 PARTS = 12
+AROUND = 250
+"""Lines kept above and below a function: whole files of most modules, and of the longest ones enough to be like it."""
 OPERATORS = [("==", "!="), ("<", "<="), (">", ">="), (" + ", " - "), (" and ", " or "), ("not ", ""), ("True", "False")]
 
 
@@ -81,6 +83,7 @@ def check(before: str, after: str) -> None:
 
 
 def check_file(path: Path) -> int:
+    """Check every function of the file, each within the lines around it; gives the number of cases."""
     text = text_of(path)
     if text is None:
         return 0
@@ -88,10 +91,12 @@ def check_file(path: Path) -> int:
     chance = random.Random(path.name)
     cases = 0
     for function in functions(text):
-        body = masked(lines, function)
-        for changed in (body, mutated(lines, function, chance)):
+        begin = max(0, function.lineno - AROUND)
+        end = (function.end_lineno or function.lineno) + AROUND
+        before = "".join(lines[begin:end])
+        for changed in (masked(lines, function), mutated(lines, function, chance)):
             if changed is not None:
-                check(text, "".join(changed))
+                check(before, "".join(changed[begin : end + len(changed) - len(lines)]))
                 cases += 1
     return cases
 
