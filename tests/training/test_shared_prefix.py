@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from peft import LoraConfig, get_peft_model
 from transformers import MistralConfig, MistralForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
-from code_repair_rl.models import tiny_model
+from code_repair_rl.models import embedded_model_folder, load_model, tiny_model
 from code_repair_rl.training.shared_prefix import completion_logprobs, plain_logprobs
 
 _SMALL = {
@@ -180,3 +180,15 @@ def test_gradient_checkpointing_takes_the_plain_way_and_is_exact():
     model.gradient_checkpointing_enable({"use_reentrant": False})
     _, gradients, _ = _loss_and_gradients(completion_logprobs, model, prompts, groups)
     assert max(_relative(gradients[name], expected[name]) for name in expected) <= 1e-4
+
+
+@pytest.mark.skipif(embedded_model_folder() is None, reason="run `crrl model fetch` first")
+def test_it_is_exact_on_the_embedded_model():
+    model = load_model()
+    generator = torch.Generator().manual_seed(0)
+    prompts = [torch.randint(3, 49_000, (length,), generator=generator).tolist() for length in (50, 31)]
+    groups = [
+        [torch.randint(3, 49_000, (length,), generator=generator).tolist() for length in lengths]
+        for lengths in ((12, 7, 9), (5, 10))
+    ]
+    _assert_equal(model, prompts, groups)
