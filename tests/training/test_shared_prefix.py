@@ -173,13 +173,24 @@ def test_a_sliding_window_takes_the_plain_way_and_says_so_once(caplog):
     assert len([record for record in caplog.records if "sliding window" in record.message]) == 1
 
 
-def test_gradient_checkpointing_takes_the_plain_way_and_is_exact():
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_gradient_checkpointing_recomputes_the_packed_attention(reentrant, caplog):
     model = tiny_model().train()
     prompts, groups = _batch([(20, [6, 3]), (7, [2])])
     _, expected, _ = _loss_and_gradients(completion_logprobs, model, prompts, groups)
-    model.gradient_checkpointing_enable({"use_reentrant": False})
+    model.activation_checkpointing_enable({"use_reentrant": reentrant})
+    if reentrant:  # its first layer needs an input with gradients
+        model.enable_input_require_grads()
+    own = model.model.layers[0]._gradient_checkpointing_func
+    runs = []
+    handle = model.model.layers[1].mlp.register_forward_pre_hook(lambda *_: runs.append(1))
     _, gradients, _ = _loss_and_gradients(completion_logprobs, model, prompts, groups)
+    handle.remove()
+    assert len(runs) == 2, "once forward, once again for the backward pass"
     assert max(_relative(gradients[name], expected[name]) for name in expected) <= 1e-4
+    assert model.model.layers[0]._gradient_checkpointing_func is own
+    assert model.config._attn_implementation == "sdpa"
+    assert not caplog.records
 
 
 @pytest.mark.skipif(embedded_model_folder() is None, reason="run `crrl model fetch` first")

@@ -101,24 +101,61 @@ def _attention(
 def packed_attention(model: nn.Module) -> Iterator[None]:
     """While the block runs, the model's attention is the packed one; afterwards what it was before.
 
-    No mask is built meanwhile: transformers builds none for implementations that registered no mask function.
+    Layers under gradient checkpointing, which run again in the backward pass, have the packed one then, too. No mask is
+    built meanwhile: transformers builds none for implementations that registered no mask function.
     """
     from transformers import AttentionInterface
 
     AttentionInterface.register(IMPLEMENTATION, _attention)
-    configs: dict[int, Any] = {}
+    found: dict[int, Any] = {}
     for module in model.modules():
         config: Any = getattr(module, "config", None)
         if hasattr(config, "_attn_implementation_internal"):
-            configs[id(config)] = config
-    before = {number: config._attn_implementation_internal for number, config in configs.items()}
+            found[id(config)] = config
+    configs = list(found.values())
+    with _implementation(configs), _packed_when_run_again(model, configs):
+        yield
+
+
+@contextmanager
+def _implementation(configs: Sequence[Any]) -> Iterator[None]:
+    before = [config._attn_implementation_internal for config in configs]
     try:
-        for config in configs.values():
+        for config in configs:
             config._attn_implementation_internal = IMPLEMENTATION
         yield
     finally:
-        for number, config in configs.items():
-            config._attn_implementation_internal = before[number]
+        for config, implementation in zip(configs, before, strict=True):
+            config._attn_implementation_internal = implementation
+
+
+@contextmanager
+def _packed_when_run_again(model: nn.Module, configs: Sequence[Any]) -> Iterator[None]:
+    """Let checkpointed layers choose the packed attention whenever they run."""
+    layers: list[Any] = [
+        module
+        for module in model.modules()
+        if getattr(module, "gradient_checkpointing", False) and hasattr(module, "_gradient_checkpointing_func")
+    ]
+    before = [layer._gradient_checkpointing_func for layer in layers]
+
+    def wrapped(checkpoint: Callable[..., Any]) -> Callable[..., Any]:
+        def checkpoint_packed(function: Callable[..., Any], *arguments: Any) -> Any:
+            def packed(*inner: Any) -> Any:
+                with _implementation(configs):
+                    return function(*inner)
+
+            return checkpoint(packed, *arguments)
+
+        return checkpoint_packed
+
+    try:
+        for layer in layers:
+            layer._gradient_checkpointing_func = wrapped(layer._gradient_checkpointing_func)
+        yield
+    finally:
+        for layer, checkpoint in zip(layers, before, strict=True):
+            layer._gradient_checkpointing_func = checkpoint
 
 
 def packed_forward(

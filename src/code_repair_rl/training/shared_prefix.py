@@ -70,7 +70,7 @@ def completion_logprobs(
         with_entropy: also compute the entropies.
         width: pad the result to so many columns (at least the longest completion).
     """
-    reason = _why_plain(model)
+    reason = why_not_packable(model)
     if reason is not None:
         _say_once(model, reason)
         return plain_logprobs(model, prompts, groups, temperature=temperature, with_entropy=with_entropy, width=width)
@@ -252,13 +252,6 @@ def _unpacked(found: Tensor, groups: Sequence[Sequence[Sequence[int]]], width: i
 
 
 _spoken: weakref.WeakSet[nn.Module] = weakref.WeakSet()
-
-
-def _why_plain(model: nn.Module) -> str | None:
-    inner = unwrapped(model)
-    if model.training and getattr(inner, "is_activation_checkpointing", False):
-        return "gradient checkpointing recomputes layers after the forward pass, with its own attention"
-    return why_not_packable(model)
 
 
 def _say_once(model: nn.Module, reason: str) -> None:
