@@ -78,12 +78,13 @@ def ways(engine: LocalEngine, model: Any, case: Case) -> dict[str, Callable[[int
 def measure(engine: LocalEngine, model: Any, case: Case, repeats: int) -> dict[str, Any]:
     found: dict[str, list[tuple[float, float]]] = {"ours": [], "transformers": []}
     prefill: dict[str, list[float]] = {"ours": [], "transformers": []}
-    for number in range(repeats + 1):
-        for name, way in ways(engine, model, case).items():
-            whole, one = timed(lambda way=way: way(case.completion)), timed(lambda way=way: way(1))
-            if number:  # the first round warms up
-                found[name].append(whole)
-                prefill[name].append(one[0])
+    calls = ways(engine, model, case)
+    for way in calls.values():
+        way(2)  # warms up
+    for _ in range(repeats):
+        for name, way in calls.items():
+            found[name].append(timed(lambda way=way: way(case.completion)))
+            prefill[name].append(timed(lambda way=way: way(1))[0])
     tokens = case.prompts * case.size * case.completion
     row: dict[str, Any] = {"case": case.name}
     for name, values in found.items():
