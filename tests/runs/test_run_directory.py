@@ -13,7 +13,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from code_repair_rl.errors import BadInput
-from code_repair_rl.runs import CompositeListener, RolloutRow, RunDir, RunListener, RunRecorder, TestRecord
+from code_repair_rl.runs import (
+    CompositeListener,
+    RolloutRow,
+    RunDir,
+    RunListener,
+    RunRecorder,
+    TestRecord,
+    ToolCall,
+    Turn,
+)
 
 RECIPE = {"seed": 7, "model": {"name": "smollm2", "lora": None}, "steps": 3}
 
@@ -133,6 +142,15 @@ def test_a_kill_at_any_moment_leaves_readable_metrics(tmp_path: Path) -> None:
 
 
 text = st.text(max_size=20)
+turns = st.builds(
+    Turn,
+    role=st.sampled_from(["assistant", "tool", "user"]),
+    text=text,
+    start=st.integers(0, 100),
+    end=st.integers(0, 100),
+    tool_calls=st.lists(st.builds(ToolCall, name=text, arguments=text, call_id=text), max_size=2).map(tuple),
+    call_id=text,
+)
 rows = st.builds(
     row,
     task_id=text,
@@ -152,6 +170,7 @@ rows = st.builds(
     edit_error=st.none() | text,
     files_before=st.dictionaries(text, text, max_size=2),
     files_after=st.dictionaries(text, text, max_size=2),
+    turns=st.none() | st.lists(turns, max_size=3).map(tuple),
 )
 
 
@@ -166,6 +185,21 @@ def test_rollouts_come_back_as_they_were_written(written: list[RolloutRow]) -> N
         path = Path(folder) / "rows.parquet"
         write_rows(path, written)
         assert read_rows(path) == written
+
+
+def test_rollouts_of_the_first_schema_are_still_read_and_unknown_ones_refused(tmp_path: Path) -> None:
+    import pyarrow.parquet as pq
+
+    run = RunDir.create(tmp_path / "run", RECIPE, resume=False)
+    run.write_rollouts(1, [row()])
+    path = run.rollout_path(1)
+    table = pq.read_table(path, partitioning=None)
+    first = table.drop_columns(["turns"]).replace_schema_metadata({"crrl_schema_version": "1"})
+    pq.write_table(first, path)
+    assert run.rollouts(1) == [row()]
+    pq.write_table(table.replace_schema_metadata({"crrl_schema_version": "99"}), path)
+    with pytest.raises(BadInput, match="schema version 99"):
+        run.rollouts(1)
 
 
 def test_a_lone_surrogate_does_not_stop_recording(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from code_repair_rl.runs.checkpoints import Checkpoint
 from code_repair_rl.runs.directory import RunDir
 from code_repair_rl.runs.listener import CompositeListener, RunListener, RunRecorder, SilentListener
 from code_repair_rl.runs.metrics import MetricsRow
-from code_repair_rl.runs.rows import RolloutRow, TestRecord, read_rows, write_rows
+from code_repair_rl.runs.rows import RolloutRow, TestRecord, ToolCall, Turn, read_rows, write_rows
 
 __all__ = [
     "Checkpoint",
@@ -16,6 +16,8 @@ __all__ = [
     "RunRecorder",
     "SilentListener",
     "TestRecord",
+    "ToolCall",
+    "Turn",
     "read_rows",
     "write_rows",
 ]

@@ -17,8 +17,11 @@ from code_repair_rl.home import write_atomically
 if TYPE_CHECKING:
     import pyarrow as pa
 
-SCHEMA_VERSION = 1
-"""Written into every file's metadata under `crrl_schema_version`; raised when a column changes its meaning."""
+SCHEMA_VERSION = 2
+"""Written into every file's metadata under `crrl_schema_version`; raised when columns are added or change their
+meaning. Version 1 had no `turns`."""
+
+READABLE_VERSIONS = ("1", "2")
 
 _VERSION_KEY = b"crrl_schema_version"
 
@@ -34,6 +37,32 @@ class TestRecord:
     """`passed`, `failed` or `missing`."""
     visible: bool = False
     detail: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolCall:
+    """One call of a tool that a model asked for."""
+
+    name: str
+    arguments: str
+    """As the model wrote them: mostly JSON, not always valid."""
+    call_id: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turn:
+    """One message of a conversation that went on after the prompt: what the model said, or what it was told."""
+
+    role: str
+    """`assistant` for what was sampled; `user` or `tool` for what the environment answered."""
+    text: str
+    start: int
+    """The turn is `token_ids[start:end]` of its row; only an assistant's tokens were sampled and are trained on."""
+    end: int
+    tool_calls: tuple[ToolCall, ...] = ()
+    """What an assistant's turn asked for."""
+    call_id: str = ""
+    """Which call a tool's turn answers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,18 +116,30 @@ class RolloutRow:
     """The same files after the edit; empty where it did not apply."""
     operator: str = ""
     """What made the task (mutation operator), for breakdowns; empty where unknown."""
+    turns: tuple[Turn, ...] | None = None
+    """The conversation after the prompt, in order, where it had more than one answer (`token_ids` then holds all of
+    it, and `logprobs` 0 for tokens that were not sampled); None for a single answer."""
+
+    sampled: tuple[bool, ...] = ()
+    """For each token of `token_ids` whether the model drew it (the others came from the environment, and carry no
+    loss); empty: all were drawn."""
 
     @property
     def key(self) -> str:
         """A short name that is unique within a run's training rollouts: `step/group/sample`."""
         return f"{self.step}/{self.group}/{self.sample}"
 
+    @property
+    def sampled_tokens(self) -> int:
+        """How many of the tokens the model drew."""
+        return sum(self.sampled) if self.sampled else len(self.token_ids)
+
 
 @functools.cache
 def schema() -> pa.Schema:
     """The Parquet schema, in the order of `RolloutRow`'s fields.
 
-    `tests` is a JSON list of objects; `reward_terms`, `files_before` and `files_after` are maps.
+    `tests` and `turns` are JSON lists of objects; `reward_terms`, `files_before` and `files_after` are maps.
     """
     import pyarrow as pa
 
@@ -133,8 +174,10 @@ def schema() -> pa.Schema:
         "files_before": pa.map_(text, text),
         "files_after": pa.map_(text, text),
         "operator": text,
+        "turns": text,
+        "sampled": pa.list_(pa.bool_()),
     }
-    nullable = {"score", "reward", "advantage", "edit_error", "tolerance", "patch"}
+    nullable = {"score", "reward", "advantage", "edit_error", "tolerance", "patch", "turns"}
     fields = [pa.field(name, kind, nullable=name in nullable) for name, kind in columns.items()]
     return pa.schema(fields, metadata={_VERSION_KEY: str(SCHEMA_VERSION).encode()})
 
@@ -169,9 +212,9 @@ def read_rows(path: Path) -> list[RolloutRow]:
             f"damaged rollout file ({error})", where=str(path), mend="delete it and resume the run"
         ) from error
     version = (table.schema.metadata or {}).get(_VERSION_KEY, b"?").decode()
-    if version != str(SCHEMA_VERSION):
+    if version not in READABLE_VERSIONS:
         raise BadInput(
-            f"rollout schema version {version}, but this program reads {SCHEMA_VERSION}",
+            f"rollout schema version {version}, but this program reads {' and '.join(READABLE_VERSIONS)}",
             where=str(path),
             mend="read it with the version of code-repair-rl that wrote it",
         )
@@ -181,6 +224,8 @@ def read_rows(path: Path) -> list[RolloutRow]:
 def _to_plain(row: RolloutRow) -> dict[str, Any]:
     plain = {f.name: getattr(row, f.name) for f in dataclasses.fields(row)}
     plain["tests"] = json.dumps([dataclasses.asdict(test) for test in row.tests], ensure_ascii=False)
+    if row.turns is not None:
+        plain["turns"] = json.dumps([dataclasses.asdict(turn) for turn in row.turns], ensure_ascii=False)
     for name in ("reward_terms", "files_before", "files_after"):
         plain[name] = list(plain[name].items())
     # Lone surrogates cannot be stored as UTF-8; a model's bytes can decode to them.
@@ -197,11 +242,18 @@ def _storable(value: Any) -> Any:
 
 def _from_plain(plain: dict[str, Any]) -> RolloutRow:
     plain["tests"] = tuple(TestRecord(**test) for test in json.loads(plain["tests"]))
-    for name in ("prompt_ids", "token_ids", "logprobs", "evidence"):
+    if plain.get("turns") is not None:
+        plain["turns"] = tuple(_turn(turn) for turn in json.loads(plain["turns"]))
+    plain.setdefault("sampled", ())  # files written before there were answers of several turns
+    for name in ("prompt_ids", "token_ids", "logprobs", "evidence", "sampled"):
         plain[name] = tuple(plain[name])
     for name in ("reward_terms", "files_before", "files_after"):
         plain[name] = dict(plain[name])
     return RolloutRow(**plain)
+
+
+def _turn(plain: dict[str, Any]) -> Turn:
+    return Turn(**(plain | {"tool_calls": tuple(ToolCall(**call) for call in plain["tool_calls"])}))
 
 
 def count_no_verdict(rows: Iterable[RolloutRow]) -> int:
