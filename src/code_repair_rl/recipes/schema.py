@@ -131,6 +131,20 @@ class GrpoSection(Section):
         return self
 
 
+class AgentSection(Section):
+    """Who works on a task, where that is more than one answer: training, validation and evaluation alike."""
+
+    name: Literal["repair-loop"] = "repair-loop"
+    """`repair-loop`: edit, run the visible tests, read the failure, edit again."""
+    max_turns: int = Field(default=3, ge=1)
+    """Answers per attempt at most; each may have `max_new_tokens`."""
+    undo: bool = True
+    """`repair-loop`: whether a failed edit is undone, so that each answer edits the task's own files; false lets
+    answers build on one another."""
+    max_feedback_characters: int = Field(default=300, ge=40)
+    """`repair-loop`: how much of a failure is shown; the prompt of every later answer holds it."""
+
+
 class EvaluationSection(Section):
     """How models are judged."""
 
@@ -170,6 +184,8 @@ class Recipe(Section):
     """Weights of the reward's terms by name; what is left out keeps its default."""
     sft: SftSection = SftSection()
     grpo: GrpoSection = GrpoSection()
+    agent: AgentSection | None = None
+    """None: a single answer per attempt."""
     control: bool = False
     """Whether to train a compute-matched control: the time that GRPO took, spent on more SFT."""
     evaluation: EvaluationSection = EvaluationSection()
