@@ -1,0 +1,362 @@
+"""`RemoteEngine`: samples from any server that speaks the OpenAI chat completions protocol. Needs no torch.
+
+Such a server is told text and answers with text: token ids do not cross, so what is recorded is good for judging a
+model and for fine-tuning on its text, not for policy gradients. Nothing is sent before `generate`, and then to the one
+address that was given: redirections are refused, because they would carry the key along.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import random
+import threading
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+from code_repair_rl.errors import BadInput, MachineryFailed
+from code_repair_rl.rollouts.completion import Completion, FinishReason, Message, Sampling
+
+UNKNOWN_TOKEN = -1
+"""Stands for a token whose id the server does not tell, so that lengths are right all the same."""
+
+UNKNOWN_LOGPROB = math.nan
+"""Stands for a log-probability that the server does not tell."""
+
+API_KEY_VARIABLE = "OPENAI_API_KEY"
+
+_RETRIED = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
+"""HTTP statuses after which the same request may succeed later (529: overloaded)."""
+_OPTIONAL = ("logprobs", "seed", "temperature")
+"""Parameters that some servers do not know: left out from then on where a refusal names one of them."""
+_LONGEST_ANSWER_BYTES = 32 << 20
+_LONGEST_PAUSE_SECONDS = 60.0
+
+
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    def redirect_request(self, *_: Any) -> None:
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class _Refused(Exception):  # noqa: N818 - a value that is thrown
+    """The server said no for good."""
+
+    status: int
+    message: str
+
+
+class RemoteEngine:
+    """An `Engine` behind an address.
+
+    `encode` gives the conversation itself (its JSON, one "token" a byte), which only `generate` of this class reads;
+    so a limit of prompt tokens means nothing here. Completions have empty `prompt_ids`, as many `UNKNOWN_TOKEN` as the
+    server counted tokens, and log-probabilities where the server tells them, otherwise `UNKNOWN_LOGPROB`. `seed` is
+    sent; whether the same seed gives the same samples is up to the server. Each completion is a request of its own.
+    """
+
+    def __init__(
+        self,
+        endpoint: str,
+        model: str,
+        *,
+        api_key: str | None = None,
+        concurrency: int = 8,
+        attempts: int = 6,
+        timeout_seconds: float = 300.0,
+        journal: Path | None = None,
+        pause: Callable[[float], None] = time.sleep,
+    ) -> None:
+        """Name the server; nothing is sent yet.
+
+        Args:
+            endpoint: the base address, `https://host/v1` (`/chat/completions` is added where it is missing).
+            model: the model's name there.
+            api_key: sent as a bearer token; see `key_from_environment`.
+            concurrency: requests at once.
+            attempts: how often a request is sent at most; waits double from one second up to a minute, or are as long
+                as the server's `Retry-After` says.
+            timeout_seconds: for one request.
+            journal: a file that every answer is appended to as it comes and looked up in first, so that an
+                interruption loses, and pays for, nothing twice.
+            pause: what waits between attempts.
+
+        Raises:
+            BadInput: not such an address, or the key would travel in the open.
+        """
+        self.address = _checked(endpoint, api_key)
+        self.model = model
+        self._headers = {"Content-Type": "application/json", "Accept": "application/json"}
+        if api_key:
+            self._headers["Authorization"] = f"Bearer {api_key}"
+        self._concurrency, self._attempts, self._timeout_seconds = concurrency, attempts, timeout_seconds
+        self._pause = pause
+        handlers: list[urllib.request.BaseHandler] = [_NoRedirects()]
+        if _is_loopback(urllib.parse.urlsplit(self.address).hostname or ""):
+            handlers.append(urllib.request.ProxyHandler({}))
+        self._opener = urllib.request.build_opener(*handlers)
+        self._lock = threading.Lock()
+        self._left_out: set[str] = set()
+        self._limit_name = "max_tokens"
+        self._journal = _Journal(journal) if journal is not None else None
+        self.requests = 0
+        """How many were sent, repeated ones included."""
+
+    def encode(self, messages: Sequence[Message]) -> tuple[int, ...]:
+        """The conversation's JSON as bytes."""
+        plain = [{"role": message["role"], "content": message["content"]} for message in messages]
+        return tuple(json.dumps(plain, ensure_ascii=False).encode())
+
+    def refresh(self) -> None:
+        """The weights are the server's."""
+
+    def generate(
+        self, prompts: Sequence[Sequence[int]], *, completions_per_prompt: int, sampling: Sampling
+    ) -> list[list[Completion]]:
+        """For each prompt (from `encode`) that many completions, in the order of the prompts.
+
+        Raises:
+            BadInput: the server refuses the request (wrong key, no such model, too long a prompt).
+            MachineryFailed: it cannot be reached, or answers nonsense, after all attempts. What it answered until
+                then is in the journal.
+        """
+        conversations = [json.loads(bytes(prompt).decode()) for prompt in prompts]
+        jobs = [
+            (conversation, _request_seed(sampling.seed, number, place))
+            for number, conversation in enumerate(conversations)
+            for place in range(completions_per_prompt)
+        ]
+        with ThreadPoolExecutor(max_workers=self._concurrency) as pool:
+            pending = [pool.submit(self._complete, conversation, seed, sampling) for conversation, seed in jobs]
+            try:
+                found = [future.result() for future in pending]
+            except BaseException:
+                for future in pending:
+                    future.cancel()
+                raise
+        return [found[i : i + completions_per_prompt] for i in range(0, len(found), completions_per_prompt)]
+
+    def _complete(self, conversation: Sequence[Mapping[str, str]], seed: int, sampling: Sampling) -> Completion:
+        key = _digest([self.address, self.model, conversation, seed, sampling.temperature, sampling.max_new_tokens])
+        known = self._journal.get(key) if self._journal is not None else None
+        answer = known if known is not None else self._ask(conversation, seed, sampling)
+        completion = self._completion(answer)
+        if self._journal is not None and known is None:
+            self._journal.add(key, answer)
+        return completion
+
+    def _ask(self, conversation: Sequence[Mapping[str, str]], seed: int, sampling: Sampling) -> dict[str, Any]:
+        """One answer: retried where that may help, without what the server does not know."""
+        pauses = random.Random(seed)
+        problem = "nothing was sent"
+        attempt = 0
+        while attempt < self._attempts:
+            body = self._body(conversation, seed, sampling)
+            try:
+                return self._send(body)
+            except _Refused as refusal:
+                if refusal.status == 400 and self._adapts(refusal.message, body):
+                    continue
+                raise self._explained(refusal) from None
+            except _Later as later:
+                problem = later.problem
+                attempt += 1
+                if attempt < self._attempts:
+                    doubling = min(_LONGEST_PAUSE_SECONDS, 2.0 ** (attempt - 1)) * (0.75 + pauses.random() / 2)
+                    self._pause(doubling if later.after_seconds is None else later.after_seconds)
+        raise MachineryFailed(
+            f"no answer after {self._attempts} attempts; the last: {problem}",
+            where=self.address,
+            mend="see whether the server runs, then run the same command again: it goes on where it stopped",
+        )
+
+    def _body(self, conversation: Sequence[Mapping[str, str]], seed: int, sampling: Sampling) -> dict[str, Any]:
+        body: dict[str, Any] = {
+            "model": self.model,
+            "messages": list(conversation),
+            "temperature": sampling.temperature,
+            "seed": seed,
+            "logprobs": True,
+            self._limit_name: sampling.max_new_tokens,
+        }
+        return {name: value for name, value in body.items() if name not in self._left_out}
+
+    def _adapts(self, message: str, body: Mapping[str, Any]) -> bool:
+        """Whether a refusal named a parameter that can be left out or renamed; it then is, for this and all others."""
+        with self._lock:
+            if "max_completion_tokens" in message and "max_tokens" in body:
+                self._limit_name = "max_completion_tokens"
+                return True
+            # Without its temperature it would be another evaluation: only where 1, the default, was asked for.
+            named = [
+                name
+                for name in _OPTIONAL
+                if name in message and name in body and (name != "temperature" or body[name] == 1.0)
+            ]
+            self._left_out |= set(named[:1])
+            return bool(named)
+
+    def _send(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        request = urllib.request.Request(
+            self.address, data=json.dumps(body).encode(), headers=self._headers, method="POST"
+        )
+        with self._lock:
+            self.requests += 1
+        try:
+            with self._opener.open(request, timeout=self._timeout_seconds) as response:
+                raw = response.read(_LONGEST_ANSWER_BYTES)
+        except urllib.error.HTTPError as error:
+            message = _message(error.read(65536))
+            if error.code in _RETRIED:
+                raise _Later(f"{error.code} {message}", _retry_after(error.headers.get("Retry-After"))) from None
+            raise _Refused(error.code, message) from None
+        except (OSError, ValueError) as error:  # refused, reset, timed out, cut off
+            raise _Later(f"{type(error).__name__}: {getattr(error, 'reason', error)}") from None
+        try:
+            answer = json.loads(raw)
+            answer["choices"][0]["message"]
+        except (ValueError, KeyError, IndexError, TypeError):
+            raise _Later(f"not a chat completion: {raw[:200]!r}") from None
+        return dict(answer)
+
+    def _completion(self, answer: Mapping[str, Any]) -> Completion:
+        choice = answer["choices"][0]
+        told = (choice.get("logprobs") or {}).get("content") or ()
+        logprobs = tuple(float(token["logprob"]) for token in told)
+        counted = (answer.get("usage") or {}).get("completion_tokens")
+        tokens = len(logprobs) or int(counted or 0)
+        return Completion(
+            prompt_ids=(),
+            token_ids=(UNKNOWN_TOKEN,) * tokens,
+            logprobs=logprobs or (UNKNOWN_LOGPROB,) * tokens,
+            text=str(choice["message"].get("content") or ""),
+            finish_reason=FinishReason.LENGTH if choice.get("finish_reason") == "length" else FinishReason.STOP,
+        )
+
+    def _explained(self, refusal: _Refused) -> BadInput:
+        mends = {
+            401: "set the key in the environment variable that is named",
+            403: "set a key that may use this model in the environment variable that is named",
+            404: "check the address and the model's name",
+        }
+        mend = mends.get(refusal.status)
+        if 300 <= refusal.status < 400:
+            mend = "name the address that it redirects to"
+        return BadInput(
+            f"the server refused the request for {self.model!r}: {refusal.status} {refusal.message}",
+            where=self.address,
+            mend=mend,
+        )
+
+
+class _Later(Exception):  # noqa: N818 - a value that is thrown
+    """A failure that may pass."""
+
+    def __init__(self, problem: str, after_seconds: float | None = None) -> None:
+        super().__init__(problem)
+        self.problem = problem
+        self.after_seconds = after_seconds
+
+
+class _Journal:
+    """Answers by request, one JSON object a line; a torn last line is passed over."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+        self._known: dict[str, dict[str, Any]] = {}
+        if path.is_file():
+            for line in path.read_text(encoding="utf-8").splitlines():
+                try:
+                    kept = json.loads(line)
+                    self._known[kept["request"]] = kept["answer"]
+                except (ValueError, KeyError, TypeError):
+                    continue
+
+    def get(self, key: str) -> dict[str, Any] | None:
+        return self._known.get(key)
+
+    def add(self, key: str, answer: dict[str, Any]) -> None:
+        # The newline comes first, so that a line torn by a kill never swallows the next one.
+        line = "\n" + json.dumps({"request": key, "answer": answer}) + "\n"
+        with self._lock:
+            self._known[key] = answer
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(line)
+                file.flush()
+                os.fsync(file.fileno())
+
+
+def key_from_environment(variable: str = API_KEY_VARIABLE) -> str | None:
+    """The key in an environment variable; None where it is not set."""
+    return os.environ.get(variable) or None
+
+
+def _checked(endpoint: str, api_key: str | None) -> str:
+    """The address to post to."""
+    parts = urllib.parse.urlsplit(endpoint.strip())
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+        raise BadInput("is not the address of an endpoint", where=endpoint, mend="say for example https://host/v1")
+    if parts.username or parts.password:
+        raise BadInput(
+            "an address with a password would be recorded with the run",
+            where=f"{parts.scheme}://…@{parts.hostname}",
+            mend="take it out and set the key in an environment variable",
+        )
+    if api_key and parts.scheme == "http" and not _is_loopback(parts.hostname):
+        raise BadInput(
+            "the API key would travel unencrypted",
+            where=endpoint,
+            mend="use https, or name an environment variable that is not set",
+        )
+    path = parts.path.rstrip("/")
+    if not path.endswith("/chat/completions"):
+        path += "/chat/completions"
+    return urllib.parse.urlunsplit((parts.scheme, parts.netloc, path, "", ""))
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _request_seed(*parts: object) -> int:
+    """A 31-bit seed: servers read it as a signed 32- or 64-bit number."""
+    return int(_digest(list(parts))[:8], 16) >> 1
+
+
+def _digest(plain: Any) -> str:
+    return hashlib.sha256(json.dumps(plain, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+
+
+def _message(raw: bytes) -> str:
+    """What a server's error says, in whatever form."""
+    text = raw.decode(errors="replace").strip()
+    try:
+        found = json.loads(text)
+        error = found.get("error", found) if isinstance(found, dict) else found
+        text = str(error.get("message", error) if isinstance(error, dict) else error)
+    except ValueError:
+        pass
+    return text[:500] or "(no message)"
+
+
+def _retry_after(value: str | None) -> float | None:
+    """Seconds; dates, which the header may hold too, are passed over."""
+    try:
+        return min(_LONGEST_PAUSE_SECONDS, max(0.0, float(value))) if value else None
+    except ValueError:
+        return None
