@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import typer
 from rich.console import Console
 
-from code_repair_rl.cli.train import sorted_arguments
+from code_repair_rl.cli.train import HYDRA_ARGUMENTS, sorted_arguments
 
 if TYPE_CHECKING:
     from code_repair_rl.pipelines.journey import Outcome
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def add_to(app: typer.Typer) -> None:
     """Add the command."""
 
-    @app.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
+    @app.command(context_settings=HYDRA_ARGUMENTS)
     def demo(
         context: typer.Context,
         fresh: bool = typer.Option(False, "--fresh", help="Remove what an earlier demo made, and train anew."),

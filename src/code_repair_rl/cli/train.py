@@ -15,7 +15,8 @@ from code_repair_rl.errors import BadInput
 if TYPE_CHECKING:
     from code_repair_rl.recipes import Recipe
 
-_PASSED_ON = {"ignore_unknown_options": True, "allow_extra_args": True}
+HYDRA_ARGUMENTS = {"ignore_unknown_options": True, "allow_extra_args": True}
+"""Settings of a command whose arguments go to Hydra."""
 _ARGUMENTS = """
 
 **Arguments** are `key=value` in Hydra's grammar, on top of a recipe:
@@ -43,13 +44,13 @@ def add_to(app: typer.Typer) -> None:
     """Add the commands."""
 
     @app.command(
-        context_settings=_PASSED_ON, help="Fine-tune a model on known-good edits." + _ARGUMENTS.format(stage="sft")
+        context_settings=HYDRA_ARGUMENTS, help="Fine-tune a model on known-good edits." + _ARGUMENTS.format(stage="sft")
     )
     def sft(context: typer.Context) -> None:
         _train("sft", context.args)
 
     @app.command(
-        context_settings=_PASSED_ON,
+        context_settings=HYDRA_ARGUMENTS,
         help="Train a model with GRPO, rewarded by the tests." + _ARGUMENTS.format(stage="grpo"),
     )
     def grpo(context: typer.Context) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files as package_files
@@ -76,11 +77,35 @@ class FunctionWorker:
         Raises:
             ServerBroken: a jail is gone; nothing is known about the answer.
         """
-        try:
-            return self._check(files, oracle, tests, limits, calls)
-        except BaseException:
-            self.close()  # whatever is half done there must not meet the next answer
-            raise
+        with self._closed_on_failure():
+            candidate, trusted = self._servers(limits)
+            began = time.monotonic()
+            wall_seconds = most_wall_seconds(limits) + _GRACE_SECONDS
+            trusted_limits = Limits(
+                wall_seconds=wall_seconds, cpu_seconds=int(limits.wall_seconds) + 1, **_TRUSTED_LIMITS
+            )
+            one_end, other_end = socket.socketpair()
+            result, result_in = socket.socketpair()
+            with result:
+                with one_end, other_end, result_in:
+                    known = {"path": tests.path, "entry_point": tests.entry_point}
+                    candidate.start({"files": _sources(files), **known}, limits, one_end)
+                    trusted.start(
+                        {**_trusted_payload(oracle, tests, calls), **known}, trusted_limits, other_end, result_in
+                    )
+                report = read_report(result, began + trusted_limits.wall_seconds + 1.0)
+            trusted_end = trusted.finish(stop_after=0.2)
+            gone = report is not None and report["stopped"] == "gone"
+            candidate_end = candidate.finish(stop_after=_LAST_WORD_SECONDS if gone else 0.0)
+            for ended in (trusted_end, candidate_end):
+                if ended.cause is Cause.INFRASTRUCTURE:
+                    raise ServerBroken(
+                        ended.error or ended.output or "the first process of the job ended without a report"
+                    )
+            if self._isolated and not self._nested:
+                candidate.close()
+                self._candidate = None
+            return Found(report, candidate_end, trusted_end, time.monotonic() - began)
 
     def close(self) -> None:
         """End both jails; the next check starts them again."""
@@ -89,36 +114,14 @@ class FunctionWorker:
                 server.close()
         self._candidate = self._trusted = None
 
-    def _check(
-        self,
-        files: Mapping[str, str],
-        oracle: Mapping[str, str],
-        tests: FunctionTests,
-        limits: Limits,
-        calls: int | None,
-    ) -> Found:
-        candidate, trusted = self._servers(limits)
-        began = time.monotonic()
-        wall_seconds = most_wall_seconds(limits) + _GRACE_SECONDS
-        trusted_limits = Limits(wall_seconds=wall_seconds, cpu_seconds=int(limits.wall_seconds) + 1, **_TRUSTED_LIMITS)
-        one_end, other_end = socket.socketpair()
-        result, result_in = socket.socketpair()
-        with result:
-            with one_end, other_end, result_in:
-                known = {"path": tests.path, "entry_point": tests.entry_point}
-                candidate.start({"files": _sources(files), **known}, limits, one_end)
-                trusted.start({**_trusted_payload(oracle, tests, calls), **known}, trusted_limits, other_end, result_in)
-            report = read_report(result, began + trusted_limits.wall_seconds + 1.0)
-        trusted_end = trusted.finish(stop_after=0.2)
-        gone = report is not None and report["stopped"] == "gone"
-        candidate_end = candidate.finish(stop_after=_LAST_WORD_SECONDS if gone else 0.0)
-        for ended in (trusted_end, candidate_end):
-            if ended.cause is Cause.INFRASTRUCTURE:
-                raise ServerBroken(ended.error or ended.output or "the first process of the job ended without a report")
-        if self._isolated and not self._nested:
-            candidate.close()
-            self._candidate = None
-        return Found(report, candidate_end, trusted_end, time.monotonic() - began)
+    @contextmanager
+    def _closed_on_failure(self) -> Iterator[None]:
+        """Whatever is half done in the jails when something fails must not meet the next answer."""
+        try:
+            yield
+        except BaseException:
+            self.close()
+            raise
 
     def _servers(self, limits: Limits) -> tuple[ForkServer, ForkServer]:
         if self._candidate is None:
