@@ -16,7 +16,7 @@ from code_repair_rl.errors import BadInput
 from code_repair_rl.evaluation.result import EvalResult, SampleResult, TaskResult, tasks_digest
 from code_repair_rl.grading import GRADER_VERSION, Outcome, Verdict
 from code_repair_rl.home import write_atomically
-from code_repair_rl.rollouts.ask import Answer, ask, derived_seed, row_of
+from code_repair_rl.rollouts.ask import Answer, ask, derived_seed, prompt_text, row_of
 from code_repair_rl.rollouts.completion import Completion, Engine, FinishReason, Sampling
 from code_repair_rl.runs import RolloutRow, read_rows, write_rows
 from code_repair_rl.tasks import HintLevel, Task, messages
@@ -176,7 +176,7 @@ def _ask_batch(
     answers = ask(engine, grader, batch, hint=hint, completions_per_task=samples, sampling=sampling)
     rows = []
     for index, group in enumerate(answers):
-        prompt = "\n\n".join(f"[{m['role']}]\n{m['content']}" for m in messages(batch[index], hint))
+        prompt = prompt_text(messages(batch[index], hint))
         rows += [
             row_of(answer, step=0, group=first_group + index, sample=sample, hint=hint, prompt=prompt)
             for sample, answer in enumerate(group)

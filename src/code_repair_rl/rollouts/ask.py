@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from code_repair_rl.edits import EditError, parse
 from code_repair_rl.grading import Verdict
@@ -31,6 +31,11 @@ def derived_seed(*parts: object) -> int:
     """A 63-bit seed from anything with a stable `str`: the same parts give the same seed, on any machine."""
     digest = hashlib.sha256("\x1f".join(map(str, parts)).encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
+
+
+def prompt_text(conversation: Iterable[Mapping[str, Any]]) -> str:
+    """A conversation as a person reads it, and as it is recorded: `[role]` above each message."""
+    return "\n\n".join(f"[{message['role']}]\n{message['content']}" for message in conversation)
 
 
 def fitting(

@@ -15,7 +15,7 @@ from code_repair_rl.grading import Grader
 from code_repair_rl.recipes import GrpoSection
 from code_repair_rl.rewards import Reward
 from code_repair_rl.rollouts import Engine, Sampling
-from code_repair_rl.rollouts.ask import Answer, ask, derived_seed, row_of
+from code_repair_rl.rollouts.ask import Answer, ask, derived_seed, prompt_text, row_of
 from code_repair_rl.runs import RolloutRow, RunDir, RunListener
 from code_repair_rl.tasks import Task
 from code_repair_rl.tasks.prompts import messages
@@ -98,7 +98,7 @@ class Collector:
             completion_tokens=len(answer.completion.token_ids),
             max_new_tokens=self.settings.max_new_tokens,
         )
-        prompt = "\n\n".join(message["content"] for message in messages(answer.task, self.hint))
+        prompt = prompt_text(messages(answer.task, self.hint))
         row = row_of(answer, step=step, group=group, sample=sample, hint=self.hint, prompt=prompt)
         return dataclasses.replace(row, reward=value.total, reward_terms=value.terms)
 
