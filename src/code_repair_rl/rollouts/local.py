@@ -64,6 +64,11 @@ class LocalEngine:
         """Whether the packed loop serves; None until it has been tried."""
         self.stop_ids = _stop_ids(model, tokenizer)
 
+    @property
+    def context_tokens(self) -> int:
+        """Most tokens of a prompt with its answer."""
+        return int(unwrapped(self.model).config.get_text_config().max_position_embeddings)
+
     def encode(self, messages: Sequence[Message]) -> tuple[int, ...]:
         """The token ids of a conversation under the model's chat template, ready for the answer."""
         ids = self.tokenizer.apply_chat_template(
@@ -90,10 +95,17 @@ class LocalEngine:
         return self.generate_each(prompts, [completions_per_prompt] * len(prompts), sampling)
 
     def generate_each(
-        self, prompts: Sequence[Sequence[int]], counts: Sequence[int], sampling: Sampling
+        self,
+        prompts: Sequence[Sequence[int]],
+        counts: Sequence[int],
+        sampling: Sampling,
+        seeds: Sequence[int] | None = None,
     ) -> list[list[Completion]]:
-        """As `generate`, with a number of completions for each prompt."""
-        context = unwrapped(self.model).config.get_text_config().max_position_embeddings
+        """As `generate`, with a number of completions for each prompt.
+
+        With `seeds`, one for each prompt, an answer depends on its own seed and number, and not on the prompt's place.
+        """
+        context = self.context_tokens
         if sampling.max_new_tokens < 1:
             raise BadInput(f"max_new_tokens is {sampling.max_new_tokens}", mend="ask for at least one token")
         for number, prompt in enumerate(prompts):
@@ -112,7 +124,8 @@ class LocalEngine:
             for number in order
             for start in range(0, counts[number], self.max_rows)
         ]
-        parts = [self._part(number, prompts[number], rows, context, sampling) for number, rows in places]
+        streams = [(sampling.seed, number) if seeds is None else (seeds[number], 0) for number in range(len(prompts))]
+        parts = [self._part(streams[number], prompts[number], rows, context, sampling) for number, rows in places]
         way = decode if self._packs(model) else decode_plainly
         with _evaluating(model):
             found = way(model, parts, self.stop_ids, sampling.temperature, self.max_rows)
@@ -122,9 +135,9 @@ class LocalEngine:
         return results
 
     @staticmethod
-    def _part(number: int, prompt: Sequence[int], rows: range, context: int, sampling: Sampling) -> Part:
+    def _part(stream: tuple[int, int], prompt: Sequence[int], rows: range, context: int, sampling: Sampling) -> Part:
         limit = min(sampling.max_new_tokens, context - len(prompt))
-        return Part(prompt, [row_uniforms(sampling.seed, number, row, limit) for row in rows])
+        return Part(prompt, [row_uniforms(*stream, row, limit) for row in rows])
 
     def _packs(self, model: nn.Module) -> bool:
         if self.packed is None:

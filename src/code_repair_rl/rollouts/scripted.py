@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 from code_repair_rl.rollouts.completion import Completion, FinishReason, Message, Sampling
 
-_STOP = 256
+STOP_ID = 256
 """The end-of-turn token; the others are the bytes of the UTF-8 text."""
 
 
@@ -46,16 +46,16 @@ class ScriptedEngine:
 
     def _completion(self, prompt: tuple[int, ...], number: int, sampling: Sampling) -> Completion:
         if callable(self._script):
-            text = self._script(bytes(prompt).decode(), number)
+            text = self._script(bytes(token for token in prompt if token != STOP_ID).decode(), number)
         else:
             text = self._script[self._given % len(self._script)]
         self._given += 1
-        tokens = (*text.encode(), _STOP)
+        tokens = (*text.encode(), STOP_ID)
         kept = tokens[: sampling.max_new_tokens]
         return Completion(
             prompt_ids=prompt,
             token_ids=kept,
             logprobs=(0.0,) * len(kept),
-            text=bytes(token for token in kept if token != _STOP).decode(errors="replace"),
+            text=bytes(token for token in kept if token != STOP_ID).decode(errors="replace"),
             finish_reason=FinishReason.STOP if kept == tokens else FinishReason.LENGTH,
         )
