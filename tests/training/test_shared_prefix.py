@@ -203,3 +203,32 @@ def test_it_is_exact_on_the_embedded_model():
         for lengths in ((12, 7, 9), (5, 10))
     ]
     _assert_equal(model, prompts, groups)
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    shape=st.lists(
+        st.tuples(st.integers(1, 30), st.lists(st.integers(1, 25), min_size=1, max_size=4)), min_size=1, max_size=3
+    ),
+    seed=st.integers(0, 1000),
+)
+def test_tokens_of_the_environment_are_context_and_nothing_else(shape, seed):
+    """Both ways: unwanted tokens give exactly zero, the wanted ones what they give among all."""
+    model = tiny_model(seed=seed % 3)
+    prompts, groups = _batch(shape, seed)
+    generator = torch.Generator().manual_seed(seed)
+    wanted = [[(torch.rand(len(a), generator=generator) < 0.6).tolist() for a in group] for group in groups]
+    everything = plain_logprobs(model, prompts, groups, with_entropy=True)
+    for way in (completion_logprobs, plain_logprobs):
+        found = way(model, prompts, groups, wanted=wanted, with_entropy=True)
+        marks = [one for group in wanted for one in group]
+        assert [row[: len(one)] for row, one in zip(found.mask.tolist(), marks, strict=True)] == marks
+        assert not found.logprobs[~found.mask].any()
+        assert not found.entropy[~found.mask].any()
+        assert torch.allclose(found.logprobs, everything.logprobs * found.mask, atol=1e-4)
+        assert torch.allclose(found.entropy, everything.entropy * found.mask, atol=1e-4)
+
+
+def test_marks_that_do_not_fit_are_refused():
+    with pytest.raises(ValueError, match="does not fit"):
+        completion_logprobs(tiny_model(), [[5]], [[[6, 7]]], wanted=[[[True]]])

@@ -92,6 +92,7 @@ def row_of(answer: Answer, *, step: int, group: int, sample: int, hint: HintLeve
         prompt_ids=completion.prompt_ids,
         token_ids=completion.token_ids,
         logprobs=completion.logprobs,
+        sampled=completion.sampled,
         text=completion.text,
         finish_reason=completion.finish_reason.value,
         outcome=verdict.outcome.value,

@@ -37,16 +37,33 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """One sampled answer with the exact tokens that were sampled."""
+    """One sampled answer with the exact tokens that were sampled.
+
+    Over several turns there is one completion still: all that follows the first prompt, turn after turn, with what the
+    environment said in between (tool output, the template's own tokens around it). Those tokens are marked in
+    `sampled`; the policy is conditioned on them, and they carry no loss, no KL and no entropy. Copy `sampled` into
+    `RolloutRow.sampled`; the training batches do the rest.
+    """
 
     prompt_ids: tuple[int, ...]
     token_ids: tuple[int, ...]
     """Ends with the end-of-turn token where `finish_reason` is `STOP`."""
     logprobs: tuple[float, ...]
-    """Log-probability of each token of `token_ids` under the distribution it was drawn from (after temperature)."""
+    """Log-probability of each token of `token_ids` under the distribution it was drawn from (after temperature); 0 for
+    tokens of the environment."""
     text: str
-    """Decoded without special tokens."""
+    """What is graded, decoded without special tokens: the whole answer, or of several turns what counts as answer."""
     finish_reason: FinishReason
+    sampled: tuple[bool, ...] = ()
+    """For each token of `token_ids` whether the model drew it; False: the environment put it there. Empty: all were
+    drawn."""
+
+    def __post_init__(self) -> None:
+        """Refuse marks that do not fit the tokens: what would be trained on would not be what was sampled."""
+        if len(self.logprobs) != len(self.token_ids):
+            raise ValueError(f"{len(self.logprobs)} log-probabilities for {len(self.token_ids)} tokens")
+        if self.sampled and len(self.sampled) != len(self.token_ids):
+            raise ValueError(f"{len(self.sampled)} marks in `sampled` for {len(self.token_ids)} tokens")
 
 
 class Engine(Protocol):

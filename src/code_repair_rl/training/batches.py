@@ -51,8 +51,9 @@ def tensors(rows: Sequence[RolloutRow], pad_id: int, device: torch.device | str 
     """The rows as the tensors TRL's loss reads.
 
     Returns:
-        `prompt_ids`, `prompt_mask` (B, P), padded on the left; `completion_ids`, `completion_mask`,
-        `old_per_token_logps` (B, T), padded on the right; `advantages` (B,).
+        `prompt_ids`, `prompt_mask` (B, P), padded on the left; `completion_ids`, `completion_mask`, `tool_mask` (1
+        where the model drew the token, 0 where the environment put it), `old_per_token_logps` (B, T), padded on the
+        right; `advantages` (B,).
     """
     import torch
 
@@ -73,6 +74,7 @@ def tensors(rows: Sequence[RolloutRow], pad_id: int, device: torch.device | str 
         "prompt_mask": tensor([left([1] * len(row.prompt_ids), 0) for row in rows], torch.long),
         "completion_ids": tensor([right(row.token_ids, pad_id) for row in rows], torch.long),
         "completion_mask": tensor([right([1] * len(row.token_ids), 0) for row in rows], torch.long),
+        "tool_mask": tensor([right(row.sampled or [1] * len(row.token_ids), 0) for row in rows], torch.long),
         "old_per_token_logps": tensor([right(row.logprobs, 0.0) for row in rows], torch.float32),
         "advantages": tensor([row.advantage or 0.0 for row in rows], torch.float32),
     }

@@ -95,7 +95,7 @@ class Collector:
             answer.task,
             answer.completion.text,
             answer.verdict,
-            completion_tokens=len(answer.completion.token_ids),
+            completion_tokens=sum(answer.completion.sampled) or len(answer.completion.token_ids),
             max_new_tokens=self.settings.max_new_tokens,
         )
         prompt = prompt_text(messages(answer.task, self.hint))
@@ -140,8 +140,8 @@ def rollout_metrics(groups: Sequence[Group]) -> dict[str, float]:
         "rollouts/groups": float(len(groups)),
         "rollouts/groups_with_signal": float(sum(has_signal([row.reward for row in group]) for group in groups)),
         "rollouts/no_verdict": float(len(rows) - len(known)),
-        "rollouts/tokens": float(sum(len(row.token_ids) for row in rows)),
-        "rollouts/length": _mean([len(row.token_ids) for row in rows]),
+        "rollouts/tokens": float(sum(row.sampled_tokens for row in rows)),
+        "rollouts/length": _mean([row.sampled_tokens for row in rows]),
         "rollouts/truncated": _mean([row.finish_reason == "length" for row in rows]),
         "rollouts/grading_seconds": _mean([row.wall_seconds for row in known]),
     }

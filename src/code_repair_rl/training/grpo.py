@@ -55,6 +55,8 @@ class RepairGRPOTrainer(AtomicCheckpoints, GRPOTrainer):  # type: ignore[misc]
     """TRL's GRPO trainer, fed by a `Collector`."""
 
     _buffered_inputs: list[dict[str, Any]] | None
+    _sampled: torch.Tensor | None = None
+    """(B, T) of the micro-batch at hand: 1 where the model drew the token. TRL passes ids and attention mask only."""
 
     def __init__(self, *, collector: Collector, **arguments: Any) -> None:
         super().__init__(reward_funcs=_rewarded_by_the_collector, **arguments)
@@ -89,7 +91,7 @@ class RepairGRPOTrainer(AtomicCheckpoints, GRPOTrainer):  # type: ignore[misc]
             stopped = [row.finish_reason == "stop" for row in batch.rows]
             inputs["completion_mask"] *= torch.tensor(stopped, device=self.accelerator.device)[:, None]
         inputs["num_items_in_batch"] = torch.tensor(
-            sum(len(row.token_ids) for sibling in siblings for row in sibling.rows), device=self.accelerator.device
+            sum(row.sampled_tokens for sibling in siblings for row in sibling.rows), device=self.accelerator.device
         )
         inputs["loss_scale"] = batch.loss_scale
         if self.beta != 0.0:
@@ -99,6 +101,7 @@ class RepairGRPOTrainer(AtomicCheckpoints, GRPOTrainer):  # type: ignore[misc]
     @torch.no_grad()
     def _reference_logprobs(self, inputs: dict[str, Any]) -> torch.Tensor:
         """(B, T) log-probabilities under the reference policy: the model before training, or the adapter disabled."""
+        self._sampled = inputs["tool_mask"]
         ids = torch.cat([inputs["prompt_ids"], inputs["completion_ids"]], dim=1)
         mask = torch.cat([inputs["prompt_mask"], inputs["completion_mask"]], dim=1)
         model = self.ref_model or self.accelerator.unwrap_model(self.model)
@@ -115,19 +118,33 @@ class RepairGRPOTrainer(AtomicCheckpoints, GRPOTrainer):  # type: ignore[misc]
         *_: Any,
         **__: Any,
     ) -> tuple[torch.Tensor, torch.Tensor | None, None]:
-        """Log-probabilities and entropies (B, T) of the completions, each distinct prompt computed once."""
+        """Log-probabilities and entropies (B, T) of the completions, each distinct prompt computed once.
+
+        Both are exactly 0 at tokens of the environment, and so are their ratio to the sampler's, and KL.
+        """
         width = input_ids.size(1) - logits_to_keep
         prompts: list[tuple[int, ...]] = []
         groups: list[list[list[int]]] = []
-        for ids, mask in zip(input_ids.tolist(), attention_mask.tolist(), strict=True):
+        wanted: list[list[list[bool]]] = []
+        drawn = attention_mask[:, width:] if self._sampled is None else self._sampled
+        for ids, mask, marks in zip(input_ids.tolist(), attention_mask.tolist(), drawn.tolist(), strict=True):
             prompt = tuple(token for token, seen in zip(ids[:width], mask[:width], strict=True) if seen)
             if not prompts or prompts[-1] != prompt:
                 prompts.append(prompt)
                 groups.append([])
-            groups[-1].append([token for token, seen in zip(ids[width:], mask[width:], strict=True) if seen])
+                wanted.append([])
+            seen_at = [place for place, seen in enumerate(mask[width:]) if seen]
+            groups[-1].append([ids[width + place] for place in seen_at])
+            wanted[-1].append([bool(marks[place]) for place in seen_at])
         with self.accelerator.autocast():
             found = completion_logprobs(
-                model, prompts, groups, temperature=self.temperature, with_entropy=True, width=logits_to_keep
+                model,
+                prompts,
+                groups,
+                wanted=wanted,
+                temperature=self.temperature,
+                with_entropy=True,
+                width=logits_to_keep,
             )
         return found.logprobs, found.entropy, None
 
@@ -135,6 +152,7 @@ class RepairGRPOTrainer(AtomicCheckpoints, GRPOTrainer):  # type: ignore[misc]
         """TRL's loss, weighted so that the micro-batches of a step add up to the mean over all its answers."""
         if not inputs:  # every answer of these groups has advantage 0: no loss, no gradient
             return torch.zeros((), requires_grad=True, device=self.accelerator.device)
+        self._sampled = inputs["tool_mask"]
         loss: torch.Tensor = super()._compute_loss(model, inputs)
         return loss * inputs["loss_scale"] if self.loss_type in _MEAN_OVER_ROWS else loss
 

@@ -44,11 +44,15 @@ class CompletionLogprobs:
     """What `completion_logprobs` finds. B completions in the order given, T the longest (or the width asked for)."""
 
     logprobs: Tensor
-    """`(B, T)` float32, after temperature, with gradients; 0 where there is no token."""
+    """`(B, T)` float32, after temperature, with gradients; 0 where no token is wanted."""
     mask: Tensor
-    """`(B, T)` bool: where there is a token."""
+    """`(B, T)` bool: where there is a token whose log-probability is wanted."""
     entropy: Tensor | None
     """`(B, T)` float32 in nats, without gradients, of the distribution each token was drawn from; None unless asked."""
+
+
+Wanted = Sequence[Sequence[Sequence[bool]]]
+"""For each prompt, for each of its completions, for each token: whether its log-probability is wanted."""
 
 
 def completion_logprobs(
@@ -56,6 +60,7 @@ def completion_logprobs(
     prompts: Sequence[Sequence[int]],
     groups: Sequence[Sequence[Sequence[int]]],
     *,
+    wanted: Wanted | None = None,
     temperature: float = 1.0,
     with_entropy: bool = False,
     width: int | None = None,
@@ -66,6 +71,8 @@ def completion_logprobs(
         model: a causal language model, possibly wrapped (PEFT, DDP); under `torch.autocast` if the caller says so.
         prompts: token ids, none empty.
         groups: for each prompt the token ids of its completions, unpadded (padding would be computed like text).
+        wanted: the other tokens (what the environment said between two turns) are context only: no logits are computed
+            for them, and nothing is learnt about them. None: all are wanted.
         temperature: logits are divided by it.
         with_entropy: also compute the entropies.
         width: pad the result to so many columns (at least the longest completion).
@@ -73,12 +80,15 @@ def completion_logprobs(
     reason = why_not_packable(model)
     if reason is not None:
         _say_once(model, reason)
-        return plain_logprobs(model, prompts, groups, temperature=temperature, with_entropy=with_entropy, width=width)
-    packed = _Packed(prompts, groups, _device(model))
+        return plain_logprobs(
+            model, prompts, groups, wanted=wanted, temperature=temperature, with_entropy=with_entropy, width=width
+        )
+    marks = _marks(groups, wanted)
+    packed = _Packed(prompts, groups, marks, _device(model))
     head = TokenLogprobHead(packed.targets, temperature, with_entropy, vocabulary=_vocabulary(model))
     with packed_attention(model), replaced_head(model, head):
         found = packed_forward(model, packed.layout(), packed.token_ids, packed.position_ids, keep=packed.keep)
-    return _unpacked(found, groups, width)
+    return _unpacked(found, marks, width)
 
 
 def plain_logprobs(
@@ -86,6 +96,7 @@ def plain_logprobs(
     prompts: Sequence[Sequence[int]],
     groups: Sequence[Sequence[Sequence[int]]],
     *,
+    wanted: Wanted | None = None,
     temperature: float = 1.0,
     with_entropy: bool = False,
     width: int | None = None,
@@ -95,6 +106,7 @@ def plain_logprobs(
     The reference that the shared-prefix way is held against, and its fallback. The logits are chunked here, too.
     """
     device = _device(model)
+    marks = _marks(groups, wanted)
     rows = [(list(prompt), list(answer)) for prompt, group in zip(prompts, groups, strict=True) for answer in group]
     longest_prompt = max(len(prompt) for prompt, _ in rows)
     longest = max(len(answer) for _, answer in rows)
@@ -106,9 +118,10 @@ def plain_logprobs(
         stop = longest_prompt + len(answer)
         ids[number, start:stop] = torch.tensor(prompt + answer)
         seen[number, start:stop] = 1
-        places += [(number, place) for place in range(longest_prompt - 1, stop - 1)]
-        targets += answer
-    where = torch.tensor(places, device=device).view(-1, 2)
+        chosen_places = [place for place, mark in enumerate(marks[number]) if mark]
+        places += [(number, longest_prompt - 1 + place) for place in chosen_places]
+        targets += [answer[place] for place in chosen_places]
+    where = torch.tensor(places, device=device, dtype=torch.long).view(-1, 2)
     chosen = torch.tensor(targets, device=device, dtype=torch.long)
     head = TokenLogprobHead(chosen, temperature, with_entropy, vocabulary=_vocabulary(model))
 
@@ -123,7 +136,7 @@ def plain_logprobs(
             position_ids=(seen.cumsum(1) - 1).clamp(min=0),
             use_cache=False,
         )
-    return _unpacked(output.logits.squeeze(0), groups, width)
+    return _unpacked(output.logits.squeeze(0), marks, width)
 
 
 class _SharedPrefixLayout:
@@ -204,12 +217,16 @@ def _blocks(lengths: Sequence[int], most: int) -> list[list[int]]:
 class _Packed:
     """The packed row of a batch. A completion's last token predicts nothing we want, so it is left out.
 
-    `token_ids`, `position_ids` are `(N,)`; `keep` `(M,)` are the places whose output predicts the M completion tokens
+    `token_ids`, `position_ids` are `(N,)`; `keep` `(M,)` are the places whose output predicts the M wanted tokens
     `targets`, completion after completion.
     """
 
     def __init__(
-        self, prompts: Sequence[Sequence[int]], groups: Sequence[Sequence[Sequence[int]]], device: torch.device
+        self,
+        prompts: Sequence[Sequence[int]],
+        groups: Sequence[Sequence[Sequence[int]]],
+        marks: Sequence[Sequence[bool]],
+        device: torch.device,
     ) -> None:
         tokens: list[int] = []
         positions: list[int] = []
@@ -218,15 +235,17 @@ class _Packed:
         self._prompt_lengths = [len(prompt) for prompt in prompts]
         self._group_lengths = [[max(len(answer) - 1, 0) for answer in group] for group in groups]
         self._device = device
+        marks_left = iter(marks)
         for prompt, group in zip(prompts, groups, strict=True):
             tokens += prompt
             positions += range(len(prompt))
             last_of_prompt = len(tokens) - 1
             for answer in group:
+                chosen = [place for place, mark in enumerate(next(marks_left)) if mark]
                 if not answer:
                     continue
-                keep += [last_of_prompt, *range(len(tokens), len(tokens) + len(answer) - 1)]
-                targets += answer
+                keep += [last_of_prompt if place == 0 else len(tokens) + place - 1 for place in chosen]
+                targets += [answer[place] for place in chosen]
                 tokens += answer[:-1]
                 positions += range(len(prompt), len(prompt) + len(answer) - 1)
         self.token_ids = torch.tensor(tokens, device=device)
@@ -238,11 +257,21 @@ class _Packed:
         return _SharedPrefixLayout(self._prompt_lengths, self._group_lengths, self._device)
 
 
-def _unpacked(found: Tensor, groups: Sequence[Sequence[Sequence[int]]], width: int | None) -> CompletionLogprobs:
+def _marks(groups: Sequence[Sequence[Sequence[int]]], wanted: Wanted | None) -> list[Sequence[bool]]:
+    """For each completion, over all groups, which of its tokens are wanted."""
+    answers = [answer for group in groups for answer in group]
+    if wanted is None:
+        return [[True] * len(answer) for answer in answers]
+    marks = [one for group in wanted for one in group]
+    if [len(one) for one in marks] != [len(answer) for answer in answers]:
+        raise ValueError("`wanted` does not fit the completions")
+    return marks
+
+
+def _unpacked(found: Tensor, marks: Sequence[Sequence[bool]], width: int | None) -> CompletionLogprobs:
     """`(M, 1 or 2)` values, completion after completion, to rows."""
-    lengths = torch.tensor([len(answer) for group in groups for answer in group], device=found.device)
-    longest = int(lengths.max()) if width is None else width
-    mask = torch.arange(longest, device=found.device).unsqueeze(0) < lengths.unsqueeze(1)
+    longest = max(map(len, marks)) if width is None else width
+    mask = torch.tensor([[*one, *[False] * (longest - len(one))] for one in marks], dtype=torch.bool).to(found.device)
     # masked_scatter keeps gradients and fills row by row, which is the order of the values.
     logprobs = torch.zeros(mask.shape, device=found.device).masked_scatter(mask, found[:, 0].float())
     entropy = None
