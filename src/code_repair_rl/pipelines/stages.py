@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING
 
 from code_repair_rl.errors import BadInput
 from code_repair_rl.grading import Grader
-from code_repair_rl.recipes import Recipe
+from code_repair_rl.recipes import AgentSection, Recipe
 from code_repair_rl.rewards import Reward, RewardWeights
 from code_repair_rl.rollouts import Engine, Sampling
+from code_repair_rl.rollouts.agent import Agent
 from code_repair_rl.rollouts.ask import ask, derived_seed, fitting
 from code_repair_rl.runs import CompositeListener, RunDir, RunListener, RunRecorder
 from code_repair_rl.tasks import Split, Task, load_tasks
@@ -74,6 +75,15 @@ def evaluation_tasks(recipe: Recipe) -> list[Task]:
     """The tasks on which the recipe's models are judged: the same for every model and training seed."""
     section = recipe.evaluation
     return draw(load_tasks(recipe.tasks.name, split=Split(section.split)), section.tasks, section.seed)
+
+
+def agent_of(section: AgentSection | None) -> Agent | None:
+    """Who works on tasks in a recipe with this section; None where the model is asked for single answers."""
+    from code_repair_rl.rollouts.repair_loop import RepairLoop
+
+    if section is None:
+        return None
+    return RepairLoop(section.max_turns, section.undo, section.max_feedback_characters)
 
 
 def grader_of(recipe: Recipe) -> Grader:
@@ -148,6 +158,7 @@ def run_grpo(recipe: Recipe, folder: Path, listener: RunListener) -> Path:
             seed=recipe.seed,
             run=run,
             listener=listener,
+            agent=agent_of(recipe.agent),
         )
         return train_grpo(
             loaded.model,
@@ -244,6 +255,7 @@ class Validator:
         self._tasks = draw(kept, settings.validation_tasks, recipe.evaluation.seed)
         self._engine, self._grader, self._listener = engine, grader, listener
         self._hint, self._samples = recipe.tasks.hint, settings.validation_samples
+        self._agent = agent_of(recipe.agent)
         self._sampling = Sampling(
             recipe.evaluation.temperature,
             recipe.evaluation.max_new_tokens,
@@ -263,6 +275,7 @@ class Validator:
             hint=self._hint,
             completions_per_task=self._samples,
             sampling=self._sampling,
+            agent=self._agent,
         )
         known = [one.verdict.passed for group in answers for one in group if one.verdict.score is not None]
         found = sum(known) / len(known) if known else 0.0

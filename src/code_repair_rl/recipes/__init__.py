@@ -2,6 +2,7 @@
 
 from code_repair_rl.recipes.compose import checked, compose, expand, read, shipped_recipes
 from code_repair_rl.recipes.schema import (
+    AgentSection,
     EvaluationSection,
     GrpoSection,
     LoraSection,
@@ -14,6 +15,7 @@ from code_repair_rl.recipes.schema import (
 )
 
 __all__ = [
+    "AgentSection",
     "EvaluationSection",
     "GrpoSection",
     "LoraSection",

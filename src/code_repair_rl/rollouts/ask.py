@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from code_repair_rl.edits import EditError, parse
-from code_repair_rl.grading import Verdict
-from code_repair_rl.rollouts.completion import Completion, Engine, Sampling
+from code_repair_rl.grading import Outcome, Verdict
+from code_repair_rl.rollouts.agent import Agent, recorded_turns
+from code_repair_rl.rollouts.completion import Completion, Engine, FinishReason, Sampling
+from code_repair_rl.rollouts.episode import Ending, Episode
 from code_repair_rl.runs import RolloutRow, TestRecord
 from code_repair_rl.tasks import HintLevel, Task
 from code_repair_rl.tasks.prompts import messages
@@ -25,6 +27,8 @@ class Answer:
     task: Task
     completion: Completion
     verdict: Verdict
+    episode: Episode | None = None
+    """How an agent came to it; None for a single answer."""
 
 
 def derived_seed(*parts: object) -> int:
@@ -55,16 +59,31 @@ def ask(
     completions_per_task: int,
     sampling: Sampling,
     on_phase: Callable[[str], None] | None = None,
+    agent: Agent | None = None,
 ) -> list[list[Answer]]:
     """Sample answers to every task and grade them.
 
     Args:
+        agent: who works on the tasks over several answers; what it leaves behind is graded. None: each task is asked
+            once per completion.
         on_phase: told `sample` and `grade` as they begin.
 
     Returns:
         Per task, in the order given, its answers in the order sampled.
     """
     tell = on_phase or (lambda phase: None)
+    if agent is not None:
+        episodes = agent.attempt(
+            engine,
+            grader,
+            tasks,
+            hint=hint,
+            attempts_per_task=completions_per_task,
+            sampling=sampling,
+            on_phase=tell,
+        )
+        tell("grade")
+        return _graded(grader, tasks, episodes)
     tell("sample")
     prompts = [engine.encode(messages(task, hint)) for task in tasks]
     completions = engine.generate(prompts, completions_per_prompt=completions_per_task, sampling=sampling)
@@ -73,6 +92,31 @@ def ask(
     verdicts = iter(grader.grade_many(jobs))
     return [
         [Answer(task, one, next(verdicts)) for one in group] for task, group in zip(tasks, completions, strict=True)
+    ]
+
+
+def _graded(grader: Grader, tasks: Sequence[Task], groups: Sequence[Sequence[Episode]]) -> list[list[Answer]]:
+    """What the episodes left behind, judged by all tests. A failure of ours has no verdict."""
+    jobs = [
+        (task, episode.patch)
+        for task, group in zip(tasks, groups, strict=True)
+        for episode in group
+        if episode.ending is not Ending.INFRASTRUCTURE
+    ]
+    verdicts = iter(grader.grade_many(jobs))
+    return [
+        [
+            Answer(
+                task,
+                episode.completion() if episode.turns else Completion((), (), (), episode.patch, FinishReason.LENGTH),
+                Verdict(Outcome.NO_VERDICT, evidence=(episode.evidence,))
+                if episode.ending is Ending.INFRASTRUCTURE
+                else next(verdicts),
+                episode,
+            )
+            for episode in group
+        ]
+        for task, group in zip(tasks, groups, strict=True)
     ]
 
 
@@ -111,6 +155,8 @@ def row_of(answer: Answer, *, step: int, group: int, sample: int, hint: HintLeve
         files_before=dict(task.files),
         files_after=after,
         operator=str(task.origin.detail.get("operator", "")),
+        turns=recorded_turns(answer.episode) if answer.episode is not None else None,
+        ending=answer.episode.ending.value if answer.episode is not None else None,
     )
 
 

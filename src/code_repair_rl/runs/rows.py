@@ -120,6 +120,8 @@ class RolloutRow:
     """The conversation after the prompt, in order, where it had more than one answer (`token_ids` then holds all of
     it, and `logprobs` 0 for tokens that were not sampled); None for a single answer."""
 
+    ending: str | None = None
+    """How an agent's attempt ended (`finished`, `out-of-turns` …); None where nobody but the model was asked."""
     sampled: tuple[bool, ...] = ()
     """For each token of `token_ids` whether the model drew it (the others came from the environment, and carry no
     loss); empty: all were drawn."""
@@ -175,9 +177,10 @@ def schema() -> pa.Schema:
         "files_after": pa.map_(text, text),
         "operator": text,
         "turns": text,
+        "ending": text,
         "sampled": pa.list_(pa.bool_()),
     }
-    nullable = {"score", "reward", "advantage", "edit_error", "tolerance", "patch", "turns"}
+    nullable = {"score", "reward", "advantage", "edit_error", "tolerance", "patch", "turns", "ending"}
     fields = [pa.field(name, kind, nullable=name in nullable) for name, kind in columns.items()]
     return pa.schema(fields, metadata={_VERSION_KEY: str(SCHEMA_VERSION).encode()})
 

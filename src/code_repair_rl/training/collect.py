@@ -15,6 +15,8 @@ from code_repair_rl.grading import Grader
 from code_repair_rl.recipes import GrpoSection
 from code_repair_rl.rewards import Reward
 from code_repair_rl.rollouts import Engine, Sampling
+from code_repair_rl.rollouts.agent import Agent
+from code_repair_rl.rollouts.agent_metrics import agent_metrics
 from code_repair_rl.rollouts.ask import Answer, ask, derived_seed, prompt_text, row_of
 from code_repair_rl.runs import RolloutRow, RunDir, RunListener
 from code_repair_rl.tasks import Task
@@ -38,6 +40,8 @@ class Collector:
     seed: int
     run: RunDir
     listener: RunListener
+    agent: Agent | None = None
+    """Who works on the tasks over several answers; None: single answers."""
 
     def collect(self, step: int) -> list[Group]:
         """The rollouts of training step `step` (from 1), one list per group, advantages set.
@@ -84,6 +88,7 @@ class Collector:
             completions_per_task=settings.completions_per_task,
             sampling=sampling,
             on_phase=lambda phase: self.listener.on_phase(step, phase),
+            agent=self.agent,
         )
         return [
             [self._row(answer, step, first_group + offset, sample) for sample, answer in enumerate(group)]
@@ -159,7 +164,7 @@ def rollout_metrics(groups: Sequence[Group]) -> dict[str, float]:
             f"outcome/{name}": _mean([row.outcome == name for row in known])
             for name in sorted({row.outcome for row in known})
         }
-    return metrics
+    return metrics | agent_metrics(rows)
 
 
 def _mean(values: Sequence[float]) -> float:

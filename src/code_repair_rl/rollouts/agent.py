@@ -1,0 +1,112 @@
+"""Who works on tasks over several answers, as a contract; and an episode as the row's turns record it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+from code_repair_rl.rollouts.completion import Engine, Sampling
+from code_repair_rl.rollouts.episode import ChatMessage, Episode
+from code_repair_rl.runs import ToolCall
+from code_repair_rl.runs import Turn as RecordedTurn
+from code_repair_rl.tasks import HintLevel, Task
+
+if TYPE_CHECKING:
+    from code_repair_rl.grading import Grader
+
+
+class Agent(Protocol):
+    """Works on a task answer by answer; each attempt leaves an episode."""
+
+    @property
+    def description(self) -> str:
+        """Its name and settings in one line: two agents with the same are compared as one."""
+        ...
+
+    @property
+    def max_turns(self) -> int:
+        """Answers per attempt at most."""
+        ...
+
+    def attempt(
+        self,
+        engine: Engine,
+        grader: Grader,
+        tasks: Sequence[Task],
+        *,
+        hint: HintLevel | str,
+        attempts_per_task: int,
+        sampling: Sampling,
+        on_phase: Callable[[str], None],
+    ) -> list[list[Episode]]:
+        """Work on every task so many times.
+
+        Args:
+            engine: samples the answers; `sampling.max_new_tokens` bounds each of them.
+            grader: runs visible tests; the hidden ones are the caller's.
+            tasks: in this order; with `sampling.seed` it decides what is sampled.
+            hint: how much of the fault's place the first prompt gives away.
+            attempts_per_task: independent attempts.
+            sampling: of every answer.
+            on_phase: told `sample` and `grade` as they begin.
+
+        Returns:
+            Per task, in the order given, its episodes. A failure of ours is an episode that says so, not an exception.
+        """
+        ...
+
+
+def recorded_turns(episode: Episode) -> tuple[RecordedTurn, ...] | None:
+    """The conversation after the first prompt as a row keeps it; None for a single answer.
+
+    Where the environment said several things between two answers, the first is given all their tokens.
+    """
+    if len(episode.turns) < 2:
+        return None
+    found: list[RecordedTurn] = []
+    place = 0
+    between = _between_answers(episode.messages)
+    for number, turn in enumerate(episode.turns):
+        if number:
+            said = between[number - 1] if number <= len(between) else []
+            for message in said or [{"role": "user", "content": ""}]:
+                stop = place + (len(turn.new_ids) if message is (said or [message])[0] else 0)
+                found.append(
+                    RecordedTurn(
+                        role=str(message["role"]),
+                        text=str(message.get("content") or ""),
+                        start=place,
+                        end=stop,
+                        call_id=str(message.get("tool_call_id") or ""),
+                    )
+                )
+                place = stop
+        stop = place + len(turn.token_ids)
+        calls = _calls(episode.messages, number)
+        found.append(RecordedTurn(role="assistant", text=turn.text, start=place, end=stop, tool_calls=calls))
+        place = stop
+    return tuple(found)
+
+
+def _between_answers(messages: Sequence[ChatMessage]) -> list[list[ChatMessage]]:
+    """What was said after each answer."""
+    found: list[list[ChatMessage]] = []
+    for message in messages:
+        if message["role"] == "assistant":
+            found.append([])
+        elif found:
+            found[-1].append(message)
+    return found
+
+
+def _calls(messages: Sequence[ChatMessage], number: int) -> tuple[ToolCall, ...]:
+    answers = [message for message in messages if message["role"] == "assistant"]
+    calls: Any = (answers[number].get("tool_calls") or ()) if number < len(answers) else ()
+    return tuple(
+        ToolCall(
+            name=str(call["function"]["name"]),
+            arguments=str(call["function"]["arguments"]),
+            call_id=str(call.get("id") or ""),
+        )
+        for call in calls
+    )

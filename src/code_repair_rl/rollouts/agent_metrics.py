@@ -1,0 +1,50 @@
+"""What agents did, in figures: turns, endings, edits that could be read, tools."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from code_repair_rl.edits import EditError, parse
+from code_repair_rl.runs import RolloutRow
+
+
+def answers_of(row: RolloutRow) -> tuple[str, ...]:
+    """The texts of a row's answers, in order."""
+    if row.turns is None:
+        return (row.text,)
+    return tuple(turn.text for turn in row.turns if turn.role == "assistant")
+
+
+def agent_metrics(rows: Sequence[RolloutRow]) -> dict[str, float]:
+    """Figures of the rows that an agent left, by name; empty where there are none.
+
+    `agent/pass_within_K` is the share of attempts, of those with a verdict, that passed with at most K answers.
+    """
+    rows = [row for row in rows if row.ending is not None]
+    if not rows:
+        return {}
+    counts = [len(answers_of(row)) for row in rows]
+    known = [(row.passed, count) for row, count in zip(rows, counts, strict=True) if row.score is not None]
+    answers = [text for row in rows for text in answers_of(row)]
+    calls = [len(turn.tool_calls) for row in rows for turn in row.turns or ()]
+    metrics = {
+        "agent/turns": sum(counts) / len(rows),
+        "agent/readable_edits": sum(map(_holds_an_edit, answers)) / max(len(answers), 1),
+        "agent/environment_tokens": sum(len(row.token_ids) - row.sampled_tokens for row in rows) / len(rows),
+        "agent/tool_calls": sum(calls) / len(rows),
+    }
+    for name in sorted({row.ending for row in rows if row.ending}):
+        metrics[f"agent/ending/{name}"] = sum(row.ending == name for row in rows) / len(rows)
+    if known:
+        for most in range(1, max(counts) + 1):
+            within = sum(passed and count <= most for passed, count in known)
+            metrics[f"agent/pass_within_{most}"] = within / len(known)
+    return metrics
+
+
+def _holds_an_edit(text: str) -> bool:
+    try:
+        parse(text)
+    except EditError:
+        return False
+    return True
