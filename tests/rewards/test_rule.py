@@ -12,7 +12,7 @@ from code_repair_rl.rewards.weights import LEAST_GAP
 from tests.edits.trees import CODE
 from tests.rewards.cases import task
 
-NAMES = ("applied", "format", "gain", "files", "lines", "economy", "length")
+NAMES = ("applied", "format", "gain", "files", "lines", "style", "economy", "length")
 
 
 @st.composite

@@ -56,7 +56,7 @@ def test_only_terms_with_a_weight_are_worked_out_unless_all_are_asked_for() -> N
     assert set(Reward()(task(), text, verdict).terms) == {"passed", "format", "applied"}
     everything = Reward(all_terms=True)(task(), text, verdict, completion_tokens=9, max_new_tokens=64)
     assert set(everything.terms) == {
-        *("passed", "format", "applied", "gain", "files", "lines", "similarity", "economy", "length")
+        *("passed", "format", "applied", "gain", "files", "lines", "style", "similarity", "economy", "length")
     }
     assert everything.total == Reward()(task(), text, verdict).total
     with pytest.raises(TypeError):

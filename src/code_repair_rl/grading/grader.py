@@ -16,6 +16,7 @@ from code_repair_rl.edits import EditError, Tolerance, parse
 from code_repair_rl.errors import BadInput, MachineryFailed
 from code_repair_rl.grading.cache import VerdictCache, key_of, measure_key_of
 from code_repair_rl.grading.canary import canary_passes
+from code_repair_rl.grading.comparison import compare_with_oracle
 from code_repair_rl.grading.function_worker import FunctionWorker
 from code_repair_rl.grading.judge import Expectation, expectation, judge
 from code_repair_rl.grading.policy import protected_paths
@@ -142,7 +143,12 @@ class Grader:
             pool.shutdown(wait=True, cancel_futures=True)
 
     def grade_files(self, task: Task, files_after: Mapping[str, str]) -> Verdict:
-        """The verdict on a tree as it is after an edit; always runs the tests, also where nothing was changed."""
+        """The verdict on a tree as it is after an edit; always runs the tests, also where nothing was changed.
+
+        Where there are none, the tree is compared with the one after the known-good answer.
+        """
+        if task.tests is None and not isinstance(task.oracle, str):
+            return compare_with_oracle(task, files_after)
         if task.tests is None:
             raise BadInput("the task has no tests to grade by", where=task.task_id)
         key = key_of(task, files_after, self.isolation)

@@ -32,6 +32,9 @@ class Outcome(StrEnum):
     """The code wrote more than the limit allows."""
     TAMPERED = "tampered"
     """The code interfered with its grading, and was found out."""
+    UNTESTED = "untested"
+    """The answer was applied, the task has no tests, and the answer is not the known-good one: no pass, and no proof
+    that it does not work."""
     NO_VERDICT = "no-verdict"
     """Our own machinery failed, also on the retry. Never turned into a zero."""
 

@@ -22,11 +22,12 @@ from code_repair_rl.edits import (
     similarity,
 )
 from code_repair_rl.grading.verdict import Outcome, Verdict
+from code_repair_rl.rewards.style import style_conformity
 from code_repair_rl.rewards.terms import changes_code, economy_term, format_term, length_term
 from code_repair_rl.rewards.weights import RewardWeights
 from code_repair_rl.tasks.task import Task
 
-_COMPARING = ("gain", "files", "lines", "economy", "length", "similarity")
+_COMPARING = ("gain", "files", "lines", "style", "economy", "length", "similarity")
 """Terms that compare with the oracle: worked out only where they have a weight, or where all are asked for."""
 
 
@@ -96,12 +97,13 @@ class Reward:
             partial += weights.applied
             partial += weights.gain * terms.get("gain", 0.0)
             partial += weights.files * terms.get("files", 0.0) + weights.lines * terms.get("lines", 0.0)
+            partial += weights.style * terms.get("style", 0.0)
         return max(0.0, partial - too_long)
 
     def _study_total(self, terms: Mapping[str, float]) -> float:
         """The plain weighted sum; what a term lacks is deducted for economy and length, as elsewhere."""
         total = 0.0
-        for name in ("passed", "applied", "format", "gain", "files", "lines", "similarity"):
+        for name in ("passed", "applied", "format", "gain", "files", "lines", "style", "similarity"):
             total += getattr(self.weights, name) * terms.get(name, 0.0)
         for name in ("economy", "length"):
             total -= getattr(self.weights, name) * (1.0 - terms.get(name, 1.0))
@@ -124,8 +126,13 @@ class Reward:
         after = _overlaid(before, answered)
         tampered = verdict.outcome is Outcome.TAMPERED
         terms = {"applied": 1.0 if not tampered and changes_code(before, after) else 0.0}
-        if "gain" in wanted:
-            terms["gain"] = edit_gain(before, after, oracle)
+        if wanted & {"gain", "style"}:
+            gain = edit_gain(before, after, oracle)
+            if "gain" in wanted:
+                terms["gain"] = gain
+            if "style" in wanted:
+                # By the gain: nobody lives on well-styled code that leads nowhere.
+                terms["style"] = gain * style_conformity(before, after) if gain > 0 else 0.0
         if "files" in wanted:
             terms["files"] = file_localisation(before, after, oracle).f1
         if "lines" in wanted:

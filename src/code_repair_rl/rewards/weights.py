@@ -18,7 +18,7 @@ class RewardWeights:
     """The weights of a reward; the default is 1 for a pass, 0.1 for an answer that changed code but failed, else 0.
 
     A passing answer gets 1, less `economy` and `length` times what it lacks in them. A failing one gets the sum of
-    `applied` … `lines` times its terms. So that no failing answer outranks a passing one, the weights together may not
+    `applied` … `style` times its terms. So that no failing answer outranks a passing one, the weights together may not
     exceed `1 - LEAST_GAP`.
 
     Raises:
@@ -36,6 +36,9 @@ class RewardWeights:
     """For editing the oracle's files (F1)."""
     lines: float = 0.0
     """For editing the oracle's lines (F1)."""
+    style: float = 0.0
+    """For keeping to the conventions of the surrounding code (`style_conformity`), times the gain: for tasks without
+    tests."""
     economy: float = 0.0
     """Taken from a passing answer whose edit is larger than the oracle's."""
     length: float = 0.0
@@ -82,7 +85,7 @@ class RewardWeights:
     @property
     def best_failing(self) -> float:
         """The most that an answer which fails its tests can get."""
-        return self.applied + self.format + self.gain + self.files + self.lines
+        return self.applied + self.format + self.gain + self.files + self.lines + self.style
 
     @property
     def worst_passing(self) -> float:

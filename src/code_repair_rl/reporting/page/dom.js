@@ -36,8 +36,8 @@ const format = {
   signed: (value, digits = 2) => (value === null || value === undefined ? "–" : (value < 0 ? "−" : "+") + Math.abs(value).toFixed(digits)),
 };
 
-const OUTCOMES = ["passed", "failed", "unchanged", "edit-rejected", "syntax-error", "timeout", "out-of-memory", "crashed", "output-limit", "tampered", "no-verdict"];
-const OUTCOME_COLOURS = ["#2a9d55", "#d1495b", "#8d99ae", "#e09f3e", "#9c6ade", "#3d8fb5", "#6d597a", "#b56576", "#577590", "#111111", "#c9ccd1"];
+const OUTCOMES = ["passed", "failed", "unchanged", "edit-rejected", "syntax-error", "timeout", "out-of-memory", "crashed", "output-limit", "tampered", "untested", "no-verdict"];
+const OUTCOME_COLOURS = ["#2a9d55", "#d1495b", "#8d99ae", "#e09f3e", "#9c6ade", "#3d8fb5", "#6d597a", "#b56576", "#577590", "#111111", "#b8a88a", "#c9ccd1"];
 const outcomeClass = (outcome) => (outcome === "passed" ? "good" : outcome === "no-verdict" ? "warn" : "bad");
 
 function themeIsDark() { return document.documentElement.dataset.theme === "dark"; }
