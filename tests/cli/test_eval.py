@@ -46,11 +46,52 @@ def test_a_model_is_evaluated_shown_again_and_reported(here: Path) -> None:
     written = path.read_bytes()
     again = crrl(*ASKED, *SHORT, "--run", "run", "--name", "base")
     assert "pass@2" in again
+    assert "a comparison would find a true difference of" in again
     assert path.read_bytes() == written
     crrl("report", "run")
     assert (here / "run" / "report.html").stat().st_size > 1e6
     other = json.loads(crrl(*ASKED, *SHORT, "--run", "run", "--name", "again", "--json"))
     assert other["tasks"] == told["tasks"]  # the same seed, the same samples
+
+
+def test_a_remote_model_is_evaluated_like_a_local_one(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from code_repair_rl.tasks.difficulty import pass_rates
+    from tests.evaluation.tasks_for_tests import oracle_answer
+    from tests.rollouts.chat_server import Reply, chat_server, completion, failure
+
+    monkeypatch.setenv("CRRL_HOME", str(here / "home"))
+    monkeypatch.setenv("TEST_KEY", "k")
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    tasks = [task(number) for number in range(4)]
+
+    def reply(body: dict[str, object], number: int) -> Reply:
+        if number == 5:
+            return failure(401, "key expired")
+        found = next(t for t in tasks if t.description in str(body["messages"]))
+        return completion(oracle_answer(found) if found.task_id != "toy/0" else "I cannot.", tokens=11)
+
+    arguments = (*ASKED[:2], "m", *ASKED[3:], "--run", "run", "--name", "far", "--workers", "1", "--record-pass-rates")
+    with chat_server(reply) as (endpoint, asked):
+        remote = (*arguments, "--endpoint", endpoint, "--api-key-env", "TEST_KEY", "--concurrency", "1")
+        with pytest.raises(BadInput, match="key expired"):
+            crrl(*remote)
+        told = json.loads(crrl(*remote, "--json"))
+        assert len(asked.bodies) == 9  # eight answers, and the refused one
+        crrl(*remote)
+        assert len(asked.bodies) == 9
+    assert told["model"] == f"m at {endpoint}"
+    assert told["summary"]["pass_at"]["1"]["value"] == 0.75
+    assert told["summary"]["mean_tokens"] == 11
+    assert told["summary"]["edit_precision"]["value"] == 1.0
+    assert asked.headers[0]["Authorization"] == "Bearer k"
+    rates = pass_rates(f"m at {endpoint}", "exact-line")
+    assert {name: (r.passed, r.samples) for name, r in rates.items()} == {
+        "toy/0": (0, 2),
+        "toy/1": (2, 2),
+        "toy/2": (2, 2),
+        "toy/3": (2, 2),
+    }
+    crrl("report", "run")
 
 
 def test_a_finished_evaluation_is_not_shown_as_the_answer_to_another_question(here: Path) -> None:
@@ -90,6 +131,12 @@ def test_compare_says_whether_it_is_better_and_exits_so(here: Path) -> None:
     told = json.loads(crrl("compare", "weak.json", "strong.json", "--json"))
     assert told["improved"] is True
     assert told["pass_at"]["1"]["estimate"]["low"] > 0
+    random_result("other", 0.25, 3).write(here / "other.json")
+    several = json.loads(crrl("compare", "weak.json", "strong.json", "other.json", "--json"))["comparisons"]
+    assert [one["after"] for one in several] == ["strong", "other"]
+    assert several[0]["p_adjusted"] == pytest.approx(2 * several[0]["pass_at"]["1"]["p_value"])
+    assert "corrected for 2 comparisons (Holm)" in crrl("compare", "weak.json", "strong.json", "other.json")
+    crrl("compare", "weak.json", "strong.json", "other.json", "--require-improvement", code=1)
 
 
 def test_compare_finds_evaluations_in_runs_and_pools_seeds(here: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,10 +19,12 @@ class Drawn:
     before: Array
     after: Array
     problem: NDArray[np.int64]
+    true_before: Array
+    true_after: Array
 
 
 @dataclass(frozen=True)
-class Coverage:
+class Simulated:
     rate: float
     paired: float
     found: float
@@ -32,6 +34,12 @@ class Coverage:
     """Means over the repeats."""
     truth: float
     """The true paired difference."""
+    answer_variance: float
+    """Mean over tasks of p(1-p), of both models."""
+    gain_spread: float
+    """Standard deviation of the true gain that all tasks of a problem share."""
+    problems: list[list[str]] = field(repr=False, default_factory=list)
+    """Of each task, in the first repeats."""
 
 
 def draw(
@@ -48,17 +56,19 @@ def draw(
     at = centre[problem]
     before = rng.beta(np.maximum(3 * at, 1e-3), np.maximum(3 * (1 - at), 1e-3))
     after = np.clip(before + gains[problem], 0, 1)
-    return Drawn(rng.binomial(samples, before) / samples, rng.binomial(samples, after) / samples, problem)
+    drawn = rng.binomial(samples, before) / samples, rng.binomial(samples, after) / samples
+    return Drawn(*drawn, problem, before, after)
 
 
 def coverage(
     *, repeats: int, problems: int, mean: float, seed: int, gain: float = 0.1, size_matters: bool = False
-) -> Coverage:
+) -> Simulated:
     """How often 95 % intervals hold the truth, which is the mean over very many problems."""
     rng = np.random.default_rng(seed)
     many = draw(rng, 200_000, mean, gain, size_matters=size_matters)
     truth, true_difference = float(many.before.mean()), float((many.after - many.before).mean())
     held, held_paired, off_zero, errors, dfs = 0, 0, 0, 0.0, 0.0
+    problems_seen = []
     for _ in range(repeats):
         drawn = draw(rng, problems, mean, gain, size_matters=size_matters)
         clusters = [str(p) for p in drawn.problem]
@@ -69,6 +79,20 @@ def coverage(
         off_zero += two.low > 0 or two.high < 0
         errors += two.standard_error
         dfs += two.df
-    return Coverage(
-        held / repeats, held_paired / repeats, off_zero / repeats, errors / repeats, dfs / repeats, true_difference
+        problems_seen.append(clusters)
+    spread = [p * (1 - p) for p in (many.true_before, many.true_after)]
+    gains = many.true_after - many.true_before - true_difference
+    sums, squares, sizes = (np.bincount(many.problem, x) for x in (gains, gains**2, np.ones_like(gains)))
+    # The mean product of two different tasks of one problem.
+    shared = (sums**2 - squares).sum() / (sizes**2 - sizes).sum()
+    return Simulated(
+        held / repeats,
+        held_paired / repeats,
+        off_zero / repeats,
+        errors / repeats,
+        dfs / repeats,
+        true_difference,
+        float(np.concatenate(spread).mean()),
+        float(np.sqrt(shared)),
+        problems_seen[:100],
     )

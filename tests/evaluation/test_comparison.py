@@ -16,6 +16,7 @@ from code_repair_rl.evaluation import (
     SampleResult,
     TaskResult,
     compare,
+    compare_each,
     compare_pooled,
     detection_power,
     holm,
@@ -127,6 +128,18 @@ def test_one_answer_per_task_and_problem_is_mcnemars_case() -> None:
     assert one.p_value == pytest.approx(stats.binomtest(8, 9).pvalue)
 
 
+def test_mcnemar_is_for_one_answer_per_task_and_one_task_per_problem_only() -> None:
+    several_answers = [[True] * 4] * 6 + [[False] * 4] * 6  # every change is a whole one all the same
+    swapped = [[True] * 4] * 3 + [[False] * 4] * 3 + [[True] * 4] * 6
+    assert compare(result("a", several_answers), result("b", swapped)).pass_at[1].p_method == "cluster-t"
+    shared = [f"p{i // 2}" for i in range(12)]
+    once, other = [row[:1] for row in several_answers], [row[:1] for row in swapped]
+    assert compare(result("a", once), result("b", other)).pass_at[1].p_method == "mcnemar-exact"
+    assert compare(result("a", once, shared), result("b", other, shared)).pass_at[1].p_method == "cluster-t"
+    pairs = [(result("a", once), result("b", other))] * 2
+    assert compare_pooled(pairs).pass_at[1].p_method == "cluster-t"
+
+
 @given(st.integers(0, 60), st.integers(0, 60))
 def test_mcnemar_is_the_two_sided_sign_test(gained: int, lost: int) -> None:
     tail = sum(math.comb(gained + lost, i) for i in range(min(gained, lost) + 1)) / 2 ** (gained + lost)
@@ -163,10 +176,37 @@ def test_pooling_seeds_counts_each_task_once() -> None:
     assert repeated.pass_at[1].estimate.low == pytest.approx(alone.pass_at[1].estimate.low)
 
 
-def test_results_of_different_questions_are_not_compared() -> None:
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [
+        ({"hint": "none", "tasks_sha256": "1" * 64}, "tasks_sha256, hint"),
+        ({"temperature": 1.0}, "temperature"),
+        ({"max_new_tokens": 97}, "max_new_tokens"),
+        ({"seed": 1}, "seed"),
+        ({"split": "validation"}, "split"),
+        ({"grader_version": "0"}, "grader_version"),
+    ],
+)
+def test_results_of_different_questions_are_not_compared(changed: dict[str, object], named: str) -> None:
     one = random_result("a", 0.3, 1)
-    with pytest.raises(BadInput, match="differ in tasks_sha256, hint"):
-        compare(one, dataclasses.replace(one, name="b", hint="none", tasks_sha256="1" * 64))
+    with pytest.raises(BadInput, match=rf"differ in {named}\n"):
+        compare(one, dataclasses.replace(one, name="b", **changed))  # type: ignore[arg-type]
+
+
+def test_several_comparisons_are_corrected_for_their_number() -> None:
+    base = random_result("base", 0.3, 1)
+    others = [random_result(f"m{i}", rate, 10 + i) for i, rate in enumerate((0.32, 0.46, 0.8))]
+    found = compare_each([base], [[other] for other in others])
+    alone = [compare(base, other).pass_at[1].p_value for other in others]
+    expected = holm({str(i): p for i, p in enumerate(alone)})
+    assert [one.p_adjusted for one in found] == pytest.approx([expected[str(i)] for i in range(3)])
+    assert [one.improved for one in found] == [p < 0.05 for p in expected.values()]
+    assert found[2].improved
+    assert not found[0].improved
+    (single,) = compare_each([base], [[others[1]]])
+    assert single.improved == single.comparison.improved
+    with pytest.raises(BadInput, match="1 evaluations before and 2 after"):
+        compare_each([base], [[others[0], others[1]]])
 
 
 @pytest.mark.slow

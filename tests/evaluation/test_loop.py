@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from code_repair_rl.errors import BadInput
-from code_repair_rl.evaluation import EvalResult, Progress, evaluate, summary
+from code_repair_rl.evaluation import EvalResult, Progress, by_difficulty, difficulties, evaluate, summary
 from code_repair_rl.evaluation.loop import changed_lines
 from code_repair_rl.grading import Grader, Outcome, Verdict
 from code_repair_rl.rollouts import Completion, Sampling
@@ -67,7 +67,37 @@ def test_every_kind_of_answer_is_counted_where_it_belongs(grader: Grader) -> Non
     assert found.apply_rate.value == pytest.approx(4 / 6)
     assert found.right_place_rate.value == pytest.approx((0.5 + 1 + 1 + 1) / 4)
     assert found.outcomes == {"passed": 7, "edit-rejected": 4, "failed": 1}
+    assert found.edit_precision.value == 1.0  # the oracle's own edits
     assert (found.tasks, found.problems, found.no_verdict) == (6, 3, 0)
+
+
+def test_an_edit_that_changes_more_than_is_needed_is_less_precise(grader: Grader) -> None:
+    wordy = "<<<<<<< SEARCH\n    return y - 1\n=======\n    z = y\n    return z + 1\n>>>>>>> REPLACE"
+    wrong = wrong_answer(TASKS[1])
+    result = run(by_task({0: [wordy, oracle_answer(TASKS[0])], 1: [wrong, "nothing"]}), grader)
+    first, second = result.tasks[0].samples, result.tasks[1].samples
+    # 2 tokens change in the oracle (`-` to `+`); here `- ` and `y` go, and `z = y \n`, `z`, `+` come.
+    assert first[0].passed
+    assert 0 < (first[0].edit_precision or 0) < 0.5
+    assert first[1].edit_precision == 1.0
+    assert second[0].edit_precision == 1.0  # 0 to 7 is as small as the oracle's, and wrong
+    assert second[1].edit_precision is None
+    precise = summary(result).edit_precision
+    assert precise.tasks == 5  # of answers that pass only
+    assert precise.value == pytest.approx(((first[0].edit_precision or 0) / 2 + 0.5 + 4) / 5)
+
+
+def test_difficulty_is_told_by_other_answers_than_those_that_are_measured() -> None:
+    from tests.evaluation.test_comparison import result
+
+    base = result("base", [[True, True, False, False], [False, False, True, True], [True, False, True, False]])
+    told = difficulties(base)
+    assert told == {"t0": "always passed", "t1": "never passed", "t2": "passed at times"}
+    own = by_difficulty(base, told, is_reference=True)
+    assert [own[name].value for name in ("never passed", "passed at times", "always passed")] == [1.0, 0.5, 0.0]
+    other = by_difficulty(result("b", [[True] * 4] * 3), told, is_reference=False)
+    assert all(found.value == 1.0 for found in other.values())
+    assert by_difficulty(result("c", [[True]]), difficulties(result("c", [[True]])), is_reference=True) == {}
 
 
 def test_a_result_comes_back_from_its_file(grader: Grader, tmp_path: Path) -> None:
@@ -76,6 +106,9 @@ def test_a_result_comes_back_from_its_file(grader: Grader, tmp_path: Path) -> No
     assert EvalResult.read(tmp_path / "eval.json") == result
     plain = json.loads((tmp_path / "eval.json").read_text())
     assert plain["summary"]["pass_at"]["1"]["value"] == 1.0
+    for sample in (sample for one in plain["tasks"] for sample in one["samples"]):
+        del sample["edit_precision"]  # as files were written before it was measured
+    assert EvalResult.from_json(plain, where="older").tasks[0].samples[0].edit_precision is None
 
 
 def test_a_damaged_result_is_refused_by_key(grader: Grader, tmp_path: Path) -> None:

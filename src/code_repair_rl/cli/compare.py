@@ -15,7 +15,7 @@ from rich.table import Table
 from code_repair_rl.errors import BadInput
 
 if TYPE_CHECKING:
-    from code_repair_rl.evaluation import Comparison, EvalResult
+    from code_repair_rl.evaluation import Comparison, EvalResult, Judged
 
 _SHOWN_CHANGES = 10
 
@@ -27,32 +27,35 @@ def add_to(app: typer.Typer) -> None:
 
 def compare(
     before: str = typer.Argument(..., help="An evaluation: its JSON file, RUN:NAME, or a run with only one."),
-    after: str = typer.Argument(..., help="The one to judge. Both may be lists, a,b,c: one pair per training seed."),
+    after: list[str] = typer.Argument(
+        ..., help="The one to judge, or several. Each side may be a list, a,b,c: one evaluation per training seed."
+    ),
     require_improvement: bool = typer.Option(
-        False, "--require-improvement", help="Exit with 1 unless AFTER is shown to be better at pass@1."
+        False, "--require-improvement", help="Exit with 1 unless every AFTER is shown to be better at pass@1."
     ),
     as_json: bool = typer.Option(False, "--json", help="Print one object."),
 ) -> None:
-    """Compare two evaluations task by task, with intervals clustered by problem.
+    """Compare evaluations task by task, with intervals clustered by problem.
 
-    Says what was shown, what was not, and the smallest difference that would have been found.
+    Says what was shown, what was not, and the smallest difference that would have been found. With several AFTERs
+    p values are corrected for their number (Holm). Results must have been asked the same: tasks, hint, temperature,
+    length limit, seed, grader.
     """
-    from code_repair_rl.evaluation import compare_pooled
+    from code_repair_rl.evaluation import compare_each
 
-    befores, afters = before.split(","), after.split(",")
-    if len(befores) != len(afters):
-        raise BadInput(
-            f"{len(befores)} evaluations before and {len(afters)} after",
-            where="command line",
-            mend="name as many on both sides, in the same order of seeds",
-        )
-    pairs = [(read_evaluation(a), read_evaluation(b)) for a, b in zip(befores, afters, strict=True)]
-    found = compare_pooled(pairs)
+    befores = [read_evaluation(name) for name in before.split(",")]
+    found = compare_each(befores, [[read_evaluation(name) for name in one.split(",")] for one in after])
     if as_json:
-        typer.echo(json.dumps(_plain(found), indent=1))
+        plain = [_plain(one) for one in found]
+        typer.echo(json.dumps(plain[0] if len(plain) == 1 else {"comparisons": plain}, indent=1))
     else:
-        _show(found)
-    if require_improvement and not found.improved:
+        for number, one in enumerate(found):
+            if number:
+                typer.echo()
+            _show(one.comparison)
+            if len(found) > 1 and not math.isnan(one.p_adjusted):
+                typer.echo(f"p at pass@1, corrected for {len(found)} comparisons (Holm): {one.p_adjusted:.3g}")
+    if require_improvement and not all(one.improved for one in found):
         raise typer.Exit(1)
 
 
@@ -111,10 +114,14 @@ def _show(found: Comparison) -> None:
             console.print(f"{title}: {shown}{more}", markup=False)
 
 
-def _plain(found: Comparison) -> dict[str, Any]:
+def _plain(found: Judged) -> dict[str, Any]:
     from code_repair_rl.evaluation import sentences
 
-    return {"improved": found.improved, "sentences": sentences(found), **_without_nan(asdict(found))}
+    plain: dict[str, Any] = _without_nan(
+        {"improved": found.improved, "p_adjusted": found.p_adjusted, "sentences": sentences(found.comparison)}
+    )
+    plain |= _without_nan(asdict(found.comparison))
+    return plain
 
 
 def _without_nan(value: Any) -> Any:

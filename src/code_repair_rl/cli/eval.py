@@ -28,7 +28,9 @@ def add_to(app: typer.Typer) -> None:
 
 
 def evaluate(
-    model: str = typer.Option(..., "--model", "-m", help="A model's name, folder (adapters too) or hub id."),
+    model: str = typer.Option(
+        ..., "--model", "-m", help="A model's name, folder (adapters too) or hub id; with --endpoint its name there."
+    ),
     tasks: str = typer.Option("humaneval-bugs", "--tasks", "-t", help="A built set's name, or a task file."),
     split: str = typer.Option("test", help="train, validation or test."),
     hint: str = typer.Option("exact-line", help="none, failing-call, suspicious-lines or exact-line."),
@@ -43,20 +45,42 @@ def evaluate(
     backend: str = typer.Option("auto", help="Sandbox to run answers in. `unsafe_local` isolates nothing."),
     workers: int = typer.Option(2, min=1, help="How many answers are graded at once."),
     dtype: str = typer.Option("bfloat16", help="What sampling computes in: bfloat16 or float32."),
+    endpoint: str | None = typer.Option(
+        None, "--endpoint", help="Ask an OpenAI-compatible server (https://host/v1) in place of a local model."
+    ),
+    api_key_env: str = typer.Option(
+        "OPENAI_API_KEY", "--api-key-env", help="The environment variable that holds the endpoint's key, if any."
+    ),
+    concurrency: int = typer.Option(8, min=1, help="Requests to the endpoint at once."),
+    record_pass_rates: bool = typer.Option(
+        False, "--record-pass-rates", help="Add what was found to the tasks' known difficulty for this model."
+    ),
     as_json: bool = typer.Option(False, "--json", help="Print the result as one object."),
 ) -> None:
     """Evaluate a model: sample answers, run their tests in the sandbox, give pass@k with 95 % intervals.
 
     Every answer is kept. An interrupted evaluation goes on when the same command is run again; a finished one is shown.
+    Nothing is sent anywhere unless --endpoint names a server; its prompts are not counted in tokens, so that
+    --max-prompt-tokens leaves none out there.
     """
-    asked = Asked(model, tasks, split, hint, samples, temperature, max_new_tokens, seed)
+    named = model if endpoint is None else f"{model} at {endpoint}"
+    asked = Asked(named, tasks, split, hint, samples, temperature, max_new_tokens, seed)
     folder = run if run is not None else Path("runs") / "eval"
     chosen = name if name is not None else name_of(model)
-    result = _evaluated(asked, folder, chosen, limit, max_prompt_tokens, backend, workers, dtype)
+    source: Source = (
+        Local(model, dtype, max_prompt_tokens)
+        if endpoint is None
+        else Remote(model, endpoint, api_key_env, concurrency)
+    )
+    result = _evaluated(asked, folder, chosen, limit, source, backend, workers, record_pass_rates)
     if as_json:
         typer.echo(json.dumps(result.to_json()))
     else:
         show_results({chosen: result})
+        from code_repair_rl.evaluation import plan_from, planning_line
+
+        if (plan := plan_from(result)) is not None:
+            typer.echo(planning_line(plan))
         if result.left_out:
             typer.echo(
                 f"{result.left_out} tasks were left out: their prompts have more than {max_prompt_tokens} tokens"
@@ -78,14 +102,63 @@ class Asked:
     seed: int
 
 
+@dataclass(frozen=True, slots=True)
+class Local:
+    """A model in this process."""
+
+    model: str
+    dtype: str
+    max_prompt_tokens: int
+
+    def engine(self, journal: Path) -> Engine:
+        """The engine that samples from it."""
+        return load_engine(self.model, self.dtype)
+
+
+@dataclass(frozen=True, slots=True)
+class Remote:
+    """A model behind an address."""
+
+    model: str
+    endpoint: str
+    api_key_env: str
+    concurrency: int
+    max_prompt_tokens: None = None
+
+    def engine(self, journal: Path) -> Engine:
+        """The engine that asks for it; answers go into `journal` as they come."""
+        from code_repair_rl.rollouts.remote import RemoteEngine, key_from_environment
+
+        return RemoteEngine(
+            self.endpoint,
+            self.model,
+            api_key=key_from_environment(self.api_key_env),
+            concurrency=self.concurrency,
+            journal=journal,
+        )
+
+
+Source = Local | Remote
+
+
 def show_results(results: dict[str, EvalResult], console: Console | None = None) -> None:
-    """Print evaluations as one table: format, apply, pass@k with their intervals."""
+    """Print evaluations as one table: format, apply, pass@k with their intervals, edit precision ("sparing")."""
     from code_repair_rl.evaluation import summary
 
     found = {name: summary(result) for name, result in results.items()}
     ks = sorted({k for one in found.values() for k in one.pass_at})
     table = Table(box=None, pad_edge=False)
-    for column in ("", "tasks", "format", "apply", "right place", *(f"pass@{k}" for k in ks), "tokens", "no verdict"):
+    for column in (
+        "",
+        "tasks",
+        "format",
+        "apply",
+        "right place",
+        *(f"pass@{k}" for k in ks),
+        "sparing",
+        "tokens",
+        "no verdict",
+    ):
         table.add_column(column)
     for name, one in found.items():
         unsafe = " (no isolation)" if results[name].stamped_unsafe else ""
@@ -96,6 +169,7 @@ def show_results(results: dict[str, EvalResult], console: Console | None = None)
             _percent(one.apply_rate),
             _percent(one.right_place_rate),
             *(_with_interval(one.pass_at[k]) if k in one.pass_at else "–" for k in ks),
+            _percent(one.edit_precision),
             "–" if math.isnan(one.mean_tokens) else f"{one.mean_tokens:.0f}",
             str(one.no_verdict),
         )
@@ -131,10 +205,10 @@ def _evaluated(
     folder: Path,
     name: str,
     limit: int | None,
-    max_prompt_tokens: int,
+    source: Source,
     backend: str,
     workers: int,
-    dtype: str,
+    record: bool,
 ) -> EvalResult:
     from code_repair_rl.evaluation import EvalResult
     from code_repair_rl.evaluation import evaluate as evaluate_model
@@ -157,7 +231,7 @@ def _evaluated(
         _require_same(result, asked, len(chosen), str(run.eval_path(name)))
         return result
     with run.exclusively(), Grader(backend=backend, workers=workers) as grader:
-        engine = load_engine(asked.model, dtype)
+        engine = source.engine(run.eval_samples_path(name) / "answers.jsonl")
         with _progress(len(chosen)) as on_batch:
             result = evaluate_model(
                 engine,
@@ -170,11 +244,21 @@ def _evaluated(
                 samples=asked.samples,
                 sampling=Sampling(asked.temperature, asked.max_new_tokens, asked.seed),
                 samples_path=run.eval_samples_path(name),
-                max_prompt_tokens=max_prompt_tokens,
+                max_prompt_tokens=source.max_prompt_tokens,
                 on_batch=on_batch,
             )
+        # Before the result, whose presence says that all is done: a kill in between counts answers twice at worst.
+        if record:
+            _record_pass_rates(result)
         run.write_eval(name, result.to_json())
     return result
+
+
+def _record_pass_rates(result: EvalResult) -> None:
+    from code_repair_rl.tasks.difficulty import PassRate, record_pass_rates
+
+    rates = {task.task_id: PassRate(task.passed, task.graded) for task in result.tasks if task.graded}
+    record_pass_rates(result.model, result.hint, rates)
 
 
 def _require_same(result: EvalResult, asked: Asked, tasks: int, where: str) -> None:

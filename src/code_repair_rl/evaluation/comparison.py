@@ -10,6 +10,17 @@ from code_repair_rl.errors import BadInput
 from code_repair_rl.evaluation.estimates import Estimate, difference, t_quantile
 from code_repair_rl.evaluation.result import EvalResult, TaskResult
 
+ASKED_ALIKE = (
+    "tasks_sha256",
+    "split",
+    "hint",
+    "temperature",
+    "max_new_tokens",
+    "seed",
+    "grader_version",
+)
+"""What two results must have in common to be compared task by task: what they were asked, and how."""
+
 POWER = 0.8
 """The power at which the smallest difference is stated: the convention."""
 
@@ -77,6 +88,44 @@ def compare(before: EvalResult, after: EvalResult) -> Comparison:
         BadInput: they were not asked the same tasks in the same way (names what differs).
     """
     return compare_pooled([(before, after)])
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """One of several comparisons that were made together."""
+
+    comparison: Comparison
+    p_adjusted: float
+    """pass@1's p value, corrected for their number (Holm); NaN where there is none."""
+
+    @property
+    def improved(self) -> bool:
+        """Whether pass@1 is shown to be better among all of them: alone the interval tells, among several Holm."""
+        one = self.comparison.pass_at[1]
+        if self.p_adjusted == one.p_value or math.isnan(self.p_adjusted):
+            return self.comparison.improved
+        return one.estimate.value > 0 and self.p_adjusted < 0.05
+
+
+def compare_each(before: Sequence[EvalResult], afters: Sequence[Sequence[EvalResult]]) -> list[Judged]:
+    """Compare one model with several, correcting for their number.
+
+    Args:
+        before: the first model's results, one for each training seed.
+        afters: of each other model as many, in the same order of seeds.
+
+    Raises:
+        BadInput: not as many on both sides, or results that were not asked the same.
+    """
+    for after in afters:
+        if len(after) != len(before):
+            raise BadInput(
+                f"{len(before)} evaluations before and {len(after)} after",
+                mend="name as many on both sides, in the same order of seeds",
+            )
+    found = [compare_pooled(list(zip(before, after, strict=True))) for after in afters]
+    adjusted = holm({str(number): one.pass_at[1].p_value for number, one in enumerate(found)})
+    return [Judged(one, adjusted[str(number)]) for number, one in enumerate(found)]
 
 
 def compare_pooled(pairs: Sequence[tuple[EvalResult, EvalResult]]) -> Comparison:
@@ -211,15 +260,11 @@ def _verdict_sentence(comparison: Comparison, found: PairedDifference) -> str:
 
 
 def _same_question(one: EvalResult, other: EvalResult) -> None:
-    differing = [
-        name
-        for name in ("tasks_sha256", "split", "hint", "temperature", "grader_version")
-        if getattr(one, name) != getattr(other, name)
-    ]
+    differing = [name for name in ASKED_ALIKE if getattr(one, name) != getattr(other, name)]
     if differing:
         raise BadInput(
             f"{one.name} and {other.name} were not asked the same; they differ in {', '.join(differing)}",
-            mend="evaluate both on the same tasks, hint and temperature",
+            mend="evaluate both on the same tasks, with the same hint, temperature, length limit and seed",
         )
 
 
@@ -243,7 +288,10 @@ def _difference_at(
     changes = [b - a for a, b in zip(before, after, strict=True)]
     clusters = [problems[t] for t in asked]
     estimate = difference(changes, clusters)
-    p_value, p_method = _p_value(changes, clusters, estimate)
+    single = len(per_pair) == 1 and all(
+        one.graded == other.graded == k for one, other in (per_pair[0][t] for t in asked)
+    )
+    p_value, p_method = _p_value(changes, clusters, estimate, single=single)
     return PairedDifference(
         k=k,
         before=_mean(before),
@@ -255,9 +303,11 @@ def _difference_at(
     )
 
 
-def _p_value(changes: Sequence[float], clusters: Sequence[str], estimate: Estimate) -> tuple[float, str]:
-    independent = len(set(clusters)) == len(clusters)
-    if independent and all(change in (-1.0, 0.0, 1.0) for change in changes):
+def _p_value(
+    changes: Sequence[float], clusters: Sequence[str], estimate: Estimate, *, single: bool
+) -> tuple[float, str]:
+    """Args: `single`: each task has one yes or no on either side."""
+    if single and len(set(clusters)) == len(clusters):
         return mcnemar_exact(changes.count(1.0), changes.count(-1.0)), "mcnemar-exact"
     if estimate.method == "no-variation":
         return (1.0 if estimate.value == 0 else math.nan), "no-variation"

@@ -107,7 +107,7 @@ def clustered_mean(values: Sequence[float], clusters: Sequence[str]) -> Clustere
     return ClusteredMean(
         mean=mean,
         standard_error=math.sqrt(variance),
-        df=_bell_mccaffrey(share),
+        df=bell_mccaffrey(share),
         clusters=len(sizes),
         observations=len(values),
     )
@@ -183,7 +183,7 @@ def _by_cluster(values: Sequence[float], clusters: Sequence[str]) -> tuple[NDArr
     return sums, np.bincount(index).astype(np.float64)
 
 
-def _bell_mccaffrey(share: NDArray[np.float64]) -> float:
+def bell_mccaffrey(share: NDArray[np.float64]) -> float:
     """Satterthwaite degrees of freedom of the CR2 variance of a mean, from each cluster's share of it, `(G,)`."""
     # Covariance of the clusters' residual sums g_j'y, where g_j = 1_j - share_j, then weighted by the CR2 correction.
     # Working model: the sum of a cluster has its size squared for variance.

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from code_repair_rl.edits import EditError, parse
+from code_repair_rl.edits import EditError, changed_tokens, parse
 from code_repair_rl.errors import BadInput
 from code_repair_rl.evaluation.result import EvalResult, SampleResult, TaskResult, tasks_digest
 from code_repair_rl.grading import GRADER_VERSION, Outcome, Verdict
@@ -24,8 +24,9 @@ from code_repair_rl.tasks import HintLevel, Task, messages
 if TYPE_CHECKING:
     from code_repair_rl.grading import Grader
 
-BATCH_TASKS = 16
-"""Tasks per batch: what an interruption can cost, and what is sampled together."""
+BATCH_TASKS = 64
+"""Tasks per batch: what an interruption can cost, and what is sampled together. The local engine lets waiting prompts
+take the places of finished ones, so that more prompts than places are faster, and take no more memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,9 +148,18 @@ def sample_result(task: Task, row: RolloutRow) -> SampleResult:
         formatted=_readable(row.text),
         applied=row.outcome not in (Outcome.EDIT_REJECTED, Outcome.NO_VERDICT),
         truncated=row.finish_reason == FinishReason.LENGTH,
-        tokens=len(row.token_ids),
+        tokens=row.sampled_tokens,
         right_place=_right_place(task, row.files_after),
+        edit_precision=edit_precision(task, row.files_after),
     )
+
+
+def edit_precision(task: Task, after: Mapping[str, str]) -> float | None:
+    """Tokens that the oracle changes, divided by those that the edit changes, at most 1; None without a change."""
+    if not after or isinstance(task.oracle, str):
+        return None
+    mine = changed_tokens(task.files, after)
+    return min(1.0, changed_tokens(task.files, task.files_after_oracle()) / mine) if mine else None
 
 
 def changed_lines(before: str, after: str) -> set[int]:

@@ -7,7 +7,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -40,6 +40,10 @@ class SampleResult:
     tokens: int
     right_place: bool | None
     """Whether it changes a line that the oracle changes too; None where it changed nothing."""
+    edit_precision: float | None = None
+    """Tokens that the oracle changes, divided by those that the answer changes, at most 1; below 1 the answer changes
+    more than is needed. None where it changed nothing or did not apply (and in files written before this was measured).
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +112,7 @@ class EvalResult:
 
     def to_json(self) -> dict[str, Any]:
         """Plain data for `eval/NAME.json`: the result itself and, for readers without this library, its summary."""
-        return {**asdict(self), "summary": asdict(summary(self))}
+        return {**asdict(self), "summary": _without_nan(asdict(summary(self)))}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any], *, where: str) -> EvalResult:
@@ -157,6 +161,8 @@ class Summary:
     apply_rate: Estimate
     right_place_rate: Estimate
     """Of the answers that changed something."""
+    edit_precision: Estimate
+    """Of the answers that pass: how sparing they are (`SampleResult.edit_precision`)."""
     truncated_rate: Estimate
     mean_tokens: float
     outcomes: Mapping[str, int]
@@ -179,6 +185,7 @@ def summary(result: EvalResult) -> Summary:
         format_rate=_sample_rate(result.tasks, "formatted"),
         apply_rate=_sample_rate(result.tasks, "applied"),
         right_place_rate=_sample_rate(result.tasks, "right_place"),
+        edit_precision=_sample_rate(result.tasks, "edit_precision", of_passed=True),
         truncated_rate=_sample_rate(result.tasks, "truncated"),
         mean_tokens=sum(s.tokens for s in graded) / len(graded) if graded else math.nan,
         outcomes=dict(Counter(sample.outcome for sample in samples).most_common()),
@@ -194,6 +201,38 @@ def pass_at_estimate(tasks: Iterable[TaskResult], k: int) -> Estimate:
     """pass@k over tasks, with its interval; tasks with fewer than `k` verdicts leave it."""
     known = [(value, task.problem) for task in tasks if (value := task.pass_at(k)) is not None]
     return rate([value for value, _ in known], [problem for _, problem in known])
+
+
+DIFFICULTIES = ("never passed", "passed at times", "always passed")
+
+
+def difficulties(reference: EvalResult) -> dict[str, str]:
+    """How hard each task was for one model: task id to one of `DIFFICULTIES`, from the first half of its answers.
+
+    The other half is left for measuring (`breakdown`). Were the same answers used to sort tasks and to measure them,
+    those that were lucky once would look easy and then seem to get worse (regression to the mean).
+    """
+    found = {}
+    for task in reference.tasks:
+        known = [sample.passed for sample in _halves(task.samples)[0] if sample.verdict]
+        if known:
+            found[task.task_id] = DIFFICULTIES[2 if all(known) else 1 if any(known) else 0]
+    return found
+
+
+def by_difficulty(result: EvalResult, difficulty: Mapping[str, str], *, is_reference: bool) -> dict[str, Estimate]:
+    """pass@1 by difficulty, easiest last; of the reference itself only the answers that did not tell the difficulty."""
+    groups: dict[str, list[TaskResult]] = {name: [] for name in DIFFICULTIES}
+    for task in result.tasks:
+        if task.task_id in difficulty:
+            samples = _halves(task.samples)[1] if is_reference else task.samples
+            groups[difficulty[task.task_id]].append(replace(task, samples=tuple(samples)))
+    return {name: found for name, tasks in groups.items() if (found := pass_at_estimate(tasks, 1)).tasks}
+
+
+def _halves(samples: Sequence[SampleResult]) -> tuple[Sequence[SampleResult], Sequence[SampleResult]]:
+    middle = (len(samples) + 1) // 2
+    return samples[:middle], samples[middle:]
 
 
 def breakdown(result: EvalResult, by: Literal["operator", "lines"]) -> dict[str, Estimate]:
@@ -215,15 +254,25 @@ def tasks_digest(tasks: Sequence[Task]) -> str:
     return digest.hexdigest()
 
 
-def _sample_rate(tasks: Iterable[TaskResult], what: str) -> Estimate:
-    """Per task the share of its graded samples for which `what` holds, then the mean over tasks."""
+def _sample_rate(tasks: Iterable[TaskResult], what: str, *, of_passed: bool = False) -> Estimate:
+    """Per task the mean of `what` (a flag or a share) over its graded samples, then the mean over tasks."""
     values, problems = [], []
     for task in tasks:
-        known = [getattr(s, what) for s in task.samples if s.verdict and getattr(s, what) is not None]
+        counted = [s for s in task.samples if (s.passed if of_passed else s.verdict)]
+        known = [value for s in counted if (value := getattr(s, what)) is not None]
         if known:
             values.append(sum(known) / len(known))
             problems.append(task.problem)
     return rate(values, problems)
+
+
+def _without_nan(value: Any) -> Any:
+    """Null for numbers that were not observed: JSON has no NaN, and strict readers refuse it."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {str(key): _without_nan(item) for key, item in value.items()}
+    return value
 
 
 def _length_band(lines: int) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from math import isfinite
 from typing import Any
 
 from code_repair_rl.reporting.packing import packed, rounded
@@ -77,7 +78,7 @@ class RolloutBook:
         return self._packed
 
     def _add_columns(self, row: RolloutRow, run: int, source: str) -> None:
-        tokens = len(row.token_ids)
+        tokens = row.sampled_tokens
         values: dict[str, Any] = {
             "run": run,
             "step": row.step,
@@ -86,7 +87,7 @@ class RolloutBook:
             "reward": rounded(row.reward),
             "advantage": rounded(row.advantage),
             "tokens": tokens,
-            "logprob": rounded(sum(row.logprobs) / tokens, 3) if tokens else None,
+            "logprob": rounded(sum(row.logprobs) / tokens, 3) if tokens else None,  # 0 for tokens not sampled
         }
         named = {
             "source": source,
@@ -106,7 +107,8 @@ class RolloutBook:
             "prompt": self._chunk.prompts.place(row.prompt),
             "text": row.text,
             "lengths": token_text.lengths(row.token_ids, row.text) if token_text else None,
-            "logprobs": [round(100 * value) for value in row.logprobs],
+            # Hundredths are enough to shade by; a remote model's may be unknown.
+            "logprobs": [round(100 * value) if isfinite(value) else None for value in row.logprobs],
             "finish": row.finish_reason,
             "tree": self._chunk.trees.place(tree, dict(tree)),
             "edits": self._edits(row.files_before, row.files_after),
