@@ -22,7 +22,7 @@ from scipy import stats
 from code_repair_rl.evaluation import difference, rate
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from tests.evaluation.simulation import draw
+from tests.evaluation.simulation import coverage, draw, planned_power
 
 Array = NDArray[np.float64]
 Interval = tuple[float, float]
@@ -103,13 +103,23 @@ def main() -> None:
     worst = {name: max(abs(found[name] - 0.95) for found in details.values()) for name in methods}
     # How many times farther from 95 % the bootstrap strays at its worst.
     ratios = {"BCa bootstrap's worst error / ours": worst["BCa bootstrap"] / max(worst["ours"], 1e-3)}
+    power = {}
+    for gain in (0.05, 0.1, 0.15):
+        one = coverage(repeats=repeats, problems=30, mean=0.4, seed=6, gain=gain)
+        power[f"{100 * one.truth:.1f} points"] = {"found": one.found, "planned": planned_power(one)}
     if options.json:
-        print(json.dumps({"ratios": ratios, "details": {"repeats": repeats, "coverage": details, "worst": worst}}))
+        figures = {"repeats": repeats, "coverage": details, "worst": worst, "power": power}
+        print(json.dumps({"ratios": ratios, "details": figures}))
         return
     print(f"{'coverage of 95 % intervals, ' + str(repeats) + ' repeats':46}" + "".join(f"{n:>18}" for n in methods))
     for case, found in details.items():
         print(f"{case:46}" + "".join(f"{100 * found[name]:17.1f}%" for name in methods))
     print(f"{'farthest from 95 %':46}" + "".join(f"{100 * worst[name]:16.1f}pt" for name in methods))
+    for gain_shown, one_power in power.items():
+        print(
+            f"a true gain of {gain_shown}: found in {100 * one_power['found']:.1f} % of the repeats,"
+            f" planned {100 * one_power['planned']:.1f} %"
+        )
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from code_repair_rl.evaluation import difference, rate
+from code_repair_rl.evaluation import difference, plan, rate
 
 Array = NDArray[np.float64]
 
@@ -96,3 +96,9 @@ def coverage(
         float(np.sqrt(shared)),
         problems_seen[:100],
     )
+
+
+def planned_power(found: Simulated, samples: int = 4) -> float:
+    """What the planning line says from the assumptions alone, averaged over sets as they were drawn."""
+    plans = [plan(problems, samples, found.answer_variance, found.gain_spread) for problems in found.problems]
+    return float(np.mean([one.power(found.truth) for one in plans]))

@@ -12,6 +12,7 @@ from code_repair_rl.evaluation import EvalResult, Progress, by_difficulty, diffi
 from code_repair_rl.evaluation.loop import changed_lines
 from code_repair_rl.grading import Grader, Outcome, Verdict
 from code_repair_rl.rollouts import Completion, Sampling
+from code_repair_rl.rollouts.repair_loop import RepairLoop
 from code_repair_rl.rollouts.scripted import ScriptedEngine
 from code_repair_rl.runs import read_rows
 from code_repair_rl.tasks import Task
@@ -205,3 +206,23 @@ def test_tasks_with_long_prompts_are_left_out_and_counted(grader: Grader) -> Non
 )
 def test_the_lines_that_an_edit_touches(before: str, after: str, touched: set[int]) -> None:
     assert changed_lines(before, after) == touched
+
+
+def test_an_agents_attempts_are_counted_by_their_turns(grader: Grader, tmp_path: Path) -> None:
+    """Tasks are repaired at the second answer, but for the first task, which never is."""
+
+    def answer(prompt: str, number: int) -> str:
+        found = next(t for t in TASKS if t.description in prompt)
+        first = "Your edit" not in prompt
+        return wrong_answer(found) if first or found is TASKS[0] else oracle_answer(found)
+
+    result = run(ScriptedEngine(answer), grader, tmp_path / "samples", agent=RepairLoop(max_turns=3))
+    found = summary(result)
+    assert {k: one.value for k, one in found.pass_within.items()} == pytest.approx({1: 0, 2: 5 / 6, 3: 5 / 6})
+    assert found.mean_turns == pytest.approx((5 * 2 + 3) / 6)
+    assert found.mean_tokens == pytest.approx(
+        sum(row.sampled_tokens for path in (tmp_path / "samples").glob("*.parquet") for row in read_rows(path)) / 12
+    )
+    assert EvalResult.from_json(result.to_json(), where="") == result
+    with pytest.raises(BadInput, match="agent"):
+        run(ScriptedEngine(answer), grader, tmp_path / "samples", agent=RepairLoop(max_turns=2))

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from code_repair_rl.evaluation import plan, plan_from, planning_line
-from tests.evaluation.simulation import Simulated, coverage
+from tests.evaluation.simulation import coverage, planned_power
 from tests.evaluation.test_comparison import random_result, result
 
 
@@ -48,12 +48,6 @@ def test_what_cannot_be_told_is_not() -> None:
     assert plan_from(random_result("a", 0.5, 1, tasks=3)) is None  # one problem
     with pytest.raises(ValueError, match="two problems"):
         plan(["a", "a"], 4, 0.2)
-
-
-def planned_power(found: Simulated) -> float:
-    """What the planning line says from the assumptions alone, averaged over sets as they were drawn."""
-    plans = [plan(problems, 4, found.answer_variance, found.gain_spread) for problems in found.problems]
-    return float(np.mean([one.power(found.truth) for one in plans]))
 
 
 def test_the_planning_line_predicts_how_often_a_gain_is_found() -> None:

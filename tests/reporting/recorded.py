@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from code_repair_rl.evaluation import EvalResult, SampleResult, TaskResult
-from code_repair_rl.runs import RolloutRow, RunDir, TestRecord, write_rows
+from code_repair_rl.runs import RolloutRow, RunDir, TestRecord, ToolCall, Turn, write_rows
 
 BEFORE = '''def add_up(values, start=0):
     """Sum of the values."""
@@ -73,6 +73,17 @@ def rollout(rng: np.random.Generator, step: int, group: int, sample: int, pass_r
         if applied
         else {},
         operator="comparison" if task % 2 else "<img src=x onerror=window.hacked=5>",
+        turns=conversation(text, count) if sample == 0 else None,
+    )
+
+
+def conversation(text: str, tokens: int) -> tuple[Turn, ...]:
+    """A model that runs the tests, reads what they say, and answers; everything said is hostile."""
+    call = ToolCall(name="run_tests", arguments='{"path": "' + HOSTILE + '"}', call_id="c1")
+    return (
+        Turn(role="assistant", text="Let me see." + HOSTILE, start=0, end=5, tool_calls=(call,)),
+        Turn(role="tool", text="1 failed" + HOSTILE, start=5, end=10, call_id="c1"),
+        Turn(role="assistant", text=text, start=10, end=tokens),
     )
 
 
@@ -107,7 +118,7 @@ def recorded_run(
 
 def evaluation(name: str, rate: float, seed: int, tasks: int = 60, samples: int = 4) -> EvalResult:
     rng = np.random.default_rng((seed, int(rate * 100)))
-    spread = rng.beta(3 * rate, 3 * (1 - rate), 20)
+    spread = rng.beta(3 * rate + 1e-9, 3 * (1 - rate), 20)
 
     def one(passed: bool) -> SampleResult:
         outcome = "passed" if passed else "failed"
@@ -120,6 +131,7 @@ def evaluation(name: str, rate: float, seed: int, tasks: int = 60, samples: int 
             truncated=False,
             tokens=30,
             right_place=passed,
+            edit_precision=0.75 if passed else None,
         )
 
     return EvalResult(

@@ -13,9 +13,17 @@ import pytest
 
 from code_repair_rl.errors import BadInput
 from code_repair_rl.reporting import trackers
-from code_repair_rl.reporting.trackers import TABLE_COLUMNS, coloured_diff, eval_figures, rollout_figures, tracking_id
-from code_repair_rl.runs import CompositeListener, RunDir, RunListener
-from tests.reporting.recorded import HOSTILE, recorded_run
+from code_repair_rl.reporting.trackers import (
+    TABLE_COLUMNS,
+    coloured_diff,
+    eval_figures,
+    grouped,
+    rollout_figures,
+    tool_figures,
+    tracking_id,
+)
+from code_repair_rl.runs import CompositeListener, RunDir, RunListener, ToolCall, Turn
+from tests.reporting.recorded import HOSTILE, evaluation, recorded_run
 
 
 @dataclass(frozen=True)
@@ -31,7 +39,7 @@ def told(listener: RunListener, run: RunDir, status: str = "finished") -> None:
     for step in (1, 2):
         listener.on_phase(step, "train")
         listener.on_rollouts(step, run.rollouts(step))
-        listener.on_metrics(step, {"train/loss": 1.0 / step})
+        listener.on_metrics(step, {"train/loss": 1.0 / step, "pass_rate": 0.5})
     listener.on_eval("grpo", run.read_eval("grpo"))
     listener.on_end(status)
 
@@ -95,10 +103,22 @@ def test_an_offline_wandb_run_holds_metrics_tables_and_artifacts(run: RunDir, mo
     tables = sorted((file.parent / "files" / "media" / "table").glob("completions_*.table.json"))
     assert len(tables) == 2
     table = json.loads(tables[0].read_text())
-    assert table["columns"] == list(TABLE_COLUMNS)
+    assert table["columns"] == [*TABLE_COLUMNS, "reward/applied", "reward/tests"]
     assert len(table["data"]) == len(rows)
+    first = dict(zip(table["columns"], table["data"][0], strict=True))
+    assert (first["task"], first["outcome"], first["reward"]) == (rows[0].task_id, rows[0].outcome, rows[0].reward)
+    assert first["reward/tests"] == rows[0].reward_terms.get("tests")
+    assert (first["turns"], first["tool_calls"]) == (2, "run_tests")
+    assert sum("/" not in name for row in history for name in row if name[0] != "_") == sum(
+        name in ("step", "completions") for row in history for name in row
+    )  # everything else is in a group
     artifacts = {(r.artifact.type, r.artifact.name) for r in records if r.HasField("artifact")}
-    assert {kind for kind, _ in artifacts} >= {"evaluation", "model"}
+    assert artifacts >= {
+        ("evaluation", f"{tracking_id(run, 'wandb')}-eval-grpo"),
+        ("model", f"{tracking_id(run, 'wandb')}-model"),
+    }
+    model = next(r.artifact for r in records if r.HasField("artifact") and r.artifact.type == "model")
+    assert [entry.ref for entry in model.manifest.contents] == [(run.path / "model" / "config.json").as_uri()]
 
 
 @pytest.mark.slow
@@ -144,6 +164,10 @@ def test_a_trackio_run_is_read_back_by_trackio(
     assert {row["step"]: row["train/loss"] for row in logs if "train/loss" in row} == {1: 1.0, 2: 0.5}
     assert any("eval/grpo/pass@1" in row for row in logs)
     assert any("completions" in row for row in logs)
+    assert {row["rollouts/pass_rate"] for row in logs if "rollouts/pass_rate" in row} == {0.5}
+    counts = next(row for row in logs if "rates/no_verdict" in row)
+    assert counts["outcomes/passed"] == sum(r.passed for r in run.rollouts(1))
+    assert counts["tools/calls"] > 0
 
 
 def test_trackio_is_refused_where_it_would_send_the_run_away(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,6 +184,42 @@ def test_rates_leave_out_what_has_no_verdict(run: RunDir) -> None:
     assert rollout_figures(rows)["rates/no_verdict"] == 1.0
     assert not any(name.startswith("sandbox/") for name in rollout_figures(rows))
     assert rollout_figures([]) == {}
+
+
+def test_tool_use_is_counted_over_conversations(run: RunDir) -> None:
+    import dataclasses
+
+    plain = next(r for r in run.rollouts(1) if r.turns is None)
+    assert tool_figures([plain]) == {}
+    call = ToolCall(name="bash", arguments='{"command": "ls"}')
+    bad = ToolCall(name="edit", arguments="{oops")
+    told = Turn(role="tool", text="a.py", start=2, end=4)
+    busy = (Turn(role="assistant", text="look", start=0, end=2, tool_calls=(call, bad)), told)
+    rows = [
+        dataclasses.replace(plain, turns=(*busy, Turn(role="assistant", text="done", start=4, end=5))),
+        dataclasses.replace(plain, turns=(Turn(role="assistant", text="done", start=0, end=5),)),
+        plain,
+    ]
+    assert tool_figures(rows) == {
+        "tools/turns": 1.5,
+        "tools/turns_max": 2.0,
+        "tools/calls": 1.0,
+        "tools/rollouts_with_calls": 0.5,
+        "tools/unreadable_arguments": 0.5,
+        "tools/calls_of/bash": 0.5,
+        "tools/calls_of/edit": 0.5,
+    }
+
+
+def test_metrics_without_a_group_get_one() -> None:
+    assert grouped({"pass_rate": 1.0, "train/kl": 2.0}) == {"rollouts/pass_rate": 1.0, "train/kl": 2.0}
+
+
+def test_what_an_evaluation_did_not_observe_is_not_told() -> None:
+    result = evaluation("x", 0.0, 1).to_json()  # nothing passes, so nothing is known of passing edits
+    figures = eval_figures("x", result)
+    assert "eval/x/edit_precision" not in figures
+    assert figures["eval/x/outcomes/failed"] > 0
 
 
 def test_a_diff_for_a_tracker_is_escaped(run: RunDir) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import html
 import json
+import math
 import os
 import statistics
 import uuid
@@ -30,12 +31,17 @@ TABLE_COLUMNS = (
     "outcome",
     "reward",
     "advantage",
-    "terms",
     "tokens",
+    "turns",
+    "tool_calls",
     "diff",
     "answer",
     "failures",
 )
+"""Followed by one column for each term of the reward, `reward/NAME`, before weighting."""
+
+GROUP_OF_THE_REST = "rollouts"
+"""The group of metrics whose name has none."""
 
 
 def rollout_figures(rows: Sequence[RolloutRow]) -> dict[str, float]:
@@ -46,6 +52,7 @@ def rollout_figures(rows: Sequence[RolloutRow]) -> dict[str, float]:
         if row.reward is not None:
             groups[row.group].append(row.reward)
     figures = {f"outcomes/{name}": float(count) for name, count in Counter(row.outcome for row in rows).items()}
+    figures |= tool_figures(rows)
     if rows:
         figures["rates/no_verdict"] = sum(row.score is None for row in rows) / len(rows)
     if groups:
@@ -57,6 +64,33 @@ def rollout_figures(rows: Sequence[RolloutRow]) -> dict[str, float]:
         figures["sandbox/seconds_p95"] = seconds[min(len(seconds) - 1, int(0.95 * len(seconds)))]
         figures["sandbox/seconds_max"] = seconds[-1]
     return figures
+
+
+def tool_figures(rows: Sequence[RolloutRow]) -> dict[str, float]:
+    """How agents used their tools, in the group `tools`; nothing where no conversation went on after its answer."""
+    conversations = [row.turns for row in rows if row.turns is not None]
+    if not conversations:
+        return {}
+    said = [[turn for turn in turns if turn.role == "assistant"] for turns in conversations]
+    calls = [[call for turn in turns for call in turn.tool_calls] for turns in said]
+    flat = [call for of_one in calls for call in of_one]
+    figures = {
+        "tools/turns": statistics.fmean(len(turns) for turns in said),
+        "tools/turns_max": float(max(map(len, said))),
+        "tools/calls": statistics.fmean(map(len, calls)),
+        "tools/rollouts_with_calls": sum(map(bool, calls)) / len(calls),
+    }
+    if flat:
+        figures["tools/unreadable_arguments"] = sum(not _is_json(call.arguments) for call in flat) / len(flat)
+    figures |= {
+        f"tools/calls_of/{name}": count / len(calls) for name, count in Counter(call.name for call in flat).items()
+    }
+    return figures
+
+
+def grouped(metrics: Mapping[str, float]) -> dict[str, float]:
+    """The same metrics, those without a group in the group `rollouts`: trackers fold their charts by group."""
+    return {name if "/" in name else f"{GROUP_OF_THE_REST}/{name}": value for name, value in metrics.items()}
 
 
 def coloured_diff(row: RolloutRow) -> str:
@@ -119,7 +153,7 @@ class WandbListener(SilentListener):
     def on_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
         """Log them; every one is drawn over `step`."""
         if self._run is not None:
-            self._run.log({"step": step, **metrics})
+            self._run.log({"step": step, **grouped(metrics)})
 
     def on_rollouts(self, step: int, rows: Sequence[RolloutRow]) -> None:
         """Log counts and latencies, and a table of the first completions."""
@@ -127,9 +161,10 @@ class WandbListener(SilentListener):
             return
         import wandb
 
-        table = wandb.Table(columns=list(TABLE_COLUMNS))
+        terms = term_names(rows)
+        table = wandb.Table(columns=[*TABLE_COLUMNS, *(f"reward/{name}" for name in terms)])
         for row in rows[:TABLE_ROWS]:
-            table.add_data(*table_row(row, lambda text: wandb.Html(text, inject=False)))
+            table.add_data(*table_row(row, terms, lambda text: wandb.Html(text, inject=False)))
         self._run.log({"step": step, **rollout_figures(rows), "completions": table})
 
     def on_eval(self, name: str, result: Mapping[str, Any]) -> None:
@@ -198,7 +233,7 @@ class TrackioListener(SilentListener):
 
     def on_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
         """Log them."""
-        self._log(dict(metrics), step)
+        self._log(dict(grouped(metrics)), step)
 
     def on_rollouts(self, step: int, rows: Sequence[RolloutRow]) -> None:
         """Log counts, latencies and a table of the first completions."""
@@ -207,7 +242,11 @@ class TrackioListener(SilentListener):
         import pandas as pd  # type: ignore[import-untyped,unused-ignore]
         import trackio
 
-        frame = pd.DataFrame([table_row(row, str) for row in rows[:TABLE_ROWS]], columns=list(TABLE_COLUMNS))
+        terms = term_names(rows)
+        frame = pd.DataFrame(
+            [table_row(row, terms, str) for row in rows[:TABLE_ROWS]],
+            columns=[*TABLE_COLUMNS, *(f"reward/{name}" for name in terms)],
+        )
         self._log({**rollout_figures(rows), "completions": trackio.Table(dataframe=frame)}, step)
 
     def on_eval(self, name: str, result: Mapping[str, Any]) -> None:
@@ -246,8 +285,13 @@ def tracking_id(run_dir: RunDir, tracker: str) -> str:
     return known[tracker]
 
 
-def table_row(row: RolloutRow, as_html: Any) -> list[Any]:
-    """One completion in the order of `TABLE_COLUMNS`."""
+def term_names(rows: Sequence[RolloutRow]) -> list[str]:
+    """The terms of the reward that any of these rollouts has."""
+    return sorted({name for row in rows for name in row.reward_terms})
+
+
+def table_row(row: RolloutRow, terms: Sequence[str], as_html: Any) -> list[Any]:
+    """One completion in the order of `TABLE_COLUMNS`, then its `terms`."""
     failures = "\n".join(f"{test.name}: {test.detail}" for test in row.tests if test.status != "passed")
     return [
         row.task_id,
@@ -256,26 +300,38 @@ def table_row(row: RolloutRow, as_html: Any) -> list[Any]:
         row.outcome,
         row.reward,
         row.advantage,
-        json.dumps(dict(row.reward_terms)),
-        len(row.token_ids),
+        row.sampled_tokens,
+        sum(turn.role == "assistant" for turn in row.turns) if row.turns is not None else 1,
+        ", ".join(call.name for turn in row.turns or () for call in turn.tool_calls),
         as_html(coloured_diff(row)),
         row.text,
         failures[:2000],
+        *(row.reward_terms.get(name) for name in terms),
     ]
 
 
 def eval_figures(name: str, result: Mapping[str, Any]) -> dict[str, float]:
-    """pass@k with its interval, format and apply rate of what `eval/NAME.json` holds, names in groups."""
+    """What `eval/NAME.json` sums up, names in groups: pass@k with its interval, format, apply, precision, outcomes."""
     found = result.get("summary")
     if not isinstance(found, Mapping):
         return {}
-    figures: dict[str, float] = {}
+    figures: dict[str, float | None] = {}
     for k, estimate in found.get("pass_at", {}).items():
         figures |= {
             f"eval/{name}/pass@{k}{end}": estimate[key]
             for end, key in (("", "value"), ("_low", "low"), ("_high", "high"))
         }
-    for rate in ("format_rate", "apply_rate"):
+    for rate in ("format_rate", "apply_rate", "right_place_rate", "edit_precision", "truncated_rate"):
         if rate in found:
             figures[f"eval/{name}/{rate}"] = found[rate]["value"]
-    return figures
+    figures[f"eval/{name}/mean_tokens"] = found.get("mean_tokens")
+    figures |= {f"eval/{name}/outcomes/{outcome}": count for outcome, count in found.get("outcomes", {}).items()}
+    return {key: float(value) for key, value in figures.items() if value is not None and math.isfinite(value)}
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except ValueError:
+        return False
+    return True
