@@ -20,6 +20,7 @@ from code_repair_rl.errors import BadInput
 if TYPE_CHECKING:
     from code_repair_rl.evaluation import Estimate, EvalResult, Progress
     from code_repair_rl.rollouts import Engine
+    from code_repair_rl.rollouts.agent import Agent
 
 
 def add_to(app: typer.Typer) -> None:
@@ -52,6 +53,10 @@ def evaluate(
         "OPENAI_API_KEY", "--api-key-env", help="The environment variable that holds the endpoint's key, if any."
     ),
     concurrency: int = typer.Option(8, min=1, help="Requests to the endpoint at once."),
+    agent: str | None = typer.Option(
+        None, "--agent", help="Who works on each task over several answers: repair-loop. Default: single answers."
+    ),
+    max_turns: int = typer.Option(3, "--max-turns", min=1, help="Answers per attempt of the agent at most."),
     record_pass_rates: bool = typer.Option(
         False, "--record-pass-rates", help="Add what was found to the tasks' known difficulty for this model."
     ),
@@ -64,15 +69,17 @@ def evaluate(
     --max-prompt-tokens leaves none out there.
     """
     named = model if endpoint is None else f"{model} at {endpoint}"
-    asked = Asked(named, tasks, split, hint, samples, temperature, max_new_tokens, seed)
+    worker = chosen_agent(agent, max_turns)
+    by_whom = worker.description if worker is not None else ""
+    asked = Asked(named, tasks, split, hint, samples, temperature, max_new_tokens, seed, by_whom)
     folder = run if run is not None else Path("runs") / "eval"
-    chosen = name if name is not None else name_of(model)
+    chosen = name if name is not None else name_of(model) + (f"-{agent}" if agent else "")
     source: Source = (
         Local(model, dtype, max_prompt_tokens)
         if endpoint is None
         else Remote(model, endpoint, api_key_env, concurrency)
     )
-    result = _evaluated(asked, folder, chosen, limit, source, backend, workers, record_pass_rates)
+    result = _evaluated(asked, folder, chosen, limit, source, backend, workers, record_pass_rates, worker)
     if as_json:
         typer.echo(json.dumps(result.to_json()))
     else:
@@ -85,6 +92,7 @@ def evaluate(
             typer.echo(
                 f"{result.left_out} tasks were left out: their prompts have more than {max_prompt_tokens} tokens"
             )
+        _show_turns(result)
         typer.echo(f"kept in {folder / 'eval' / (chosen + '.json')}")
 
 
@@ -100,6 +108,7 @@ class Asked:
     temperature: float
     max_new_tokens: int
     seed: int
+    agent: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +185,16 @@ def show_results(results: dict[str, EvalResult], console: Console | None = None)
     (console or Console(highlight=False)).print(table)
 
 
+def _show_turns(result: EvalResult) -> None:
+    from code_repair_rl.evaluation import summary
+
+    found = summary(result)
+    for most, estimate in found.pass_within.items():
+        turns = "answer" if most == 1 else "answers"
+        low, high = 100 * estimate.low, 100 * estimate.high
+        typer.echo(f"passed within {most} {turns}: {100 * estimate.value:.1f} % ({low:.1f}–{high:.1f})")
+
+
 def load_engine(model: str, dtype: str = "bfloat16") -> Engine:
     """The engine that samples from a model, named as everywhere.
 
@@ -191,6 +210,26 @@ def load_engine(model: str, dtype: str = "bfloat16") -> Engine:
     engine = LocalEngine(load_model(model), load_tokenizer(model), copy_dtype=copy)
     engine.refresh()
     return engine
+
+
+def chosen_agent(name: str | None, max_turns: int) -> Agent | None:
+    """The agent of that name, with its other settings at their defaults; None for no name.
+
+    Raises:
+        BadInput: there is no such agent.
+    """
+    from pydantic import ValidationError
+
+    from code_repair_rl.pipelines.stages import agent_of
+    from code_repair_rl.recipes import AgentSection
+
+    if name is None:
+        return None
+    try:
+        section = AgentSection.model_validate({"name": name, "max_turns": max_turns})
+    except ValidationError as error:
+        raise BadInput(f"there is no agent {name!r}", where="--agent", mend="use repair-loop") from error
+    return agent_of(section)
 
 
 def name_of(model: str) -> str:
@@ -209,6 +248,7 @@ def _evaluated(
     backend: str,
     workers: int,
     record: bool,
+    agent: Agent | None,
 ) -> EvalResult:
     from code_repair_rl.evaluation import EvalResult
     from code_repair_rl.evaluation import evaluate as evaluate_model
@@ -246,6 +286,7 @@ def _evaluated(
                 samples_path=run.eval_samples_path(name),
                 max_prompt_tokens=source.max_prompt_tokens,
                 on_batch=on_batch,
+                agent=agent,
             )
         # Before the result, whose presence says that all is done: a kill in between counts answers twice at worst.
         if record:

@@ -14,10 +14,14 @@ from typing import TYPE_CHECKING, Any
 from code_repair_rl.edits import EditError, changed_tokens, parse
 from code_repair_rl.errors import BadInput
 from code_repair_rl.evaluation.result import EvalResult, SampleResult, TaskResult, tasks_digest
-from code_repair_rl.grading import GRADER_VERSION, Outcome, Verdict
+from code_repair_rl.grading import GRADER_VERSION, Outcome
 from code_repair_rl.home import write_atomically
-from code_repair_rl.rollouts.ask import Answer, ask, derived_seed, prompt_text, row_of
-from code_repair_rl.rollouts.completion import Completion, Engine, FinishReason, Sampling
+from code_repair_rl.rollouts.agent import Agent
+from code_repair_rl.rollouts.agent_metrics import answers_of
+from code_repair_rl.rollouts.ask import ask, derived_seed, prompt_text, row_of
+from code_repair_rl.rollouts.completion import Engine, FinishReason, Sampling
+from code_repair_rl.rollouts.episode import Ending
+from code_repair_rl.rollouts.rejection import with_verdict
 from code_repair_rl.runs import RolloutRow, read_rows, write_rows
 from code_repair_rl.tasks import HintLevel, Task, messages
 
@@ -61,6 +65,7 @@ def evaluate(
     batch_tasks: int = BATCH_TASKS,
     max_prompt_tokens: int | None = None,
     on_batch: Callable[[Progress], None] | None = None,
+    agent: Agent | None = None,
 ) -> EvalResult:
     """Evaluate a model on `tasks`.
 
@@ -82,6 +87,7 @@ def evaluate(
         batch_tasks: tasks per batch.
         max_prompt_tokens: tasks with longer prompts are left out and counted.
         on_batch: told after each batch.
+        agent: who works on the tasks over several answers; `samples` are then its attempts.
 
     Raises:
         BadInput: no tasks, or `samples_path` holds another evaluation (names what differs).
@@ -97,6 +103,7 @@ def evaluate(
         "sampling": dataclasses.asdict(sampling),
         "batch_tasks": batch_tasks,
         "grader_version": GRADER_VERSION,
+        "agent": agent.description if agent is not None else None,
     }
     if samples_path is not None:
         _guard(samples_path, asked)
@@ -111,7 +118,7 @@ def evaluate(
         if rows is None:
             seed = derived_seed(sampling.seed, "evaluation", *(task.task_id for task in batch))
             seeded = dataclasses.replace(sampling, seed=seed)
-            rows = _ask_batch(engine, batch, grader, hint, samples, seeded, first_group=number * batch_tasks)
+            rows = _ask_batch(engine, batch, grader, hint, samples, seeded, number * batch_tasks, agent)
             if path is not None:
                 write_rows(path, rows)
         seconds = time.monotonic() - started
@@ -136,6 +143,7 @@ def evaluate(
         wall_seconds=round(wall_seconds, 3),
         tasks=tuple(results),
         left_out=len(tasks) - len(kept),
+        agent=agent.description if agent is not None else "",
     )
 
 
@@ -151,6 +159,7 @@ def sample_result(task: Task, row: RolloutRow) -> SampleResult:
         tokens=row.sampled_tokens,
         right_place=_right_place(task, row.files_after),
         edit_precision=edit_precision(task, row.files_after),
+        turns=len(answers_of(row)),
     )
 
 
@@ -182,8 +191,9 @@ def _ask_batch(
     samples: int,
     sampling: Sampling,
     first_group: int,
+    agent: Agent | None,
 ) -> list[RolloutRow]:
-    answers = ask(engine, grader, batch, hint=hint, completions_per_task=samples, sampling=sampling)
+    answers = ask(engine, grader, batch, hint=hint, completions_per_task=samples, sampling=sampling, agent=agent)
     rows = []
     for index, group in enumerate(answers):
         prompt = prompt_text(messages(batch[index], hint))
@@ -200,21 +210,14 @@ def _read_back(path: Path | None, batch: Sequence[Task], grader: Grader) -> list
         return None
     rows = read_rows(path)
     tasks = {task.task_id: task for task in batch}
-    open_rows = [index for index, row in enumerate(rows) if row.score is None]
+    open_rows = [index for index, row in enumerate(rows) if row.score is None and row.ending != Ending.INFRASTRUCTURE]
     if not open_rows:
         return rows
     verdicts = grader.grade_many([(tasks[rows[index].task_id], rows[index].text) for index in open_rows])
     for index, verdict in zip(open_rows, verdicts, strict=True):
-        rows[index] = _with_verdict(rows[index], tasks[rows[index].task_id], verdict)
+        rows[index] = with_verdict(rows[index], verdict)
     write_rows(path, rows)
     return rows
-
-
-def _with_verdict(row: RolloutRow, task: Task, verdict: Verdict) -> RolloutRow:
-    """The same answer with another verdict."""
-    completion = Completion(row.prompt_ids, row.token_ids, row.logprobs, row.text, FinishReason(row.finish_reason))
-    answer = Answer(task, completion, verdict)
-    return row_of(answer, step=row.step, group=row.group, sample=row.sample, hint=row.hint, prompt=row.prompt)
 
 
 def _task_results(batch: Sequence[Task], rows: Sequence[RolloutRow]) -> list[TaskResult]:

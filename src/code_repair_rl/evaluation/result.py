@@ -44,6 +44,8 @@ class SampleResult:
     """Tokens that the oracle changes, divided by those that the answer changes, at most 1; below 1 the answer changes
     more than is needed. None where it changed nothing or did not apply (and in files written before this was measured).
     """
+    turns: int = 1
+    """Answers that an agent gave in this attempt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +100,8 @@ class EvalResult:
     tasks: tuple[TaskResult, ...]
     left_out: int = 0
     """Tasks not asked because their prompt is too long."""
+    agent: str = ""
+    """Who worked on the tasks over several answers, with its settings; empty where single answers were asked for."""
     schema_version: Literal[1] = 1
 
     @property
@@ -165,6 +169,10 @@ class Summary:
     """Of the answers that pass: how sparing they are (`SampleResult.edit_precision`)."""
     truncated_rate: Estimate
     mean_tokens: float
+    """That the model drew, per attempt."""
+    mean_turns: float
+    pass_within: Mapping[int, Estimate]
+    """Of an agent's attempts: the share that passed with at most so many answers; empty without an agent."""
     outcomes: Mapping[str, int]
     """How many samples ended how, no verdict included."""
     tasks: int
@@ -188,6 +196,8 @@ def summary(result: EvalResult) -> Summary:
         edit_precision=_sample_rate(result.tasks, "edit_precision", of_passed=True),
         truncated_rate=_sample_rate(result.tasks, "truncated"),
         mean_tokens=sum(s.tokens for s in graded) / len(graded) if graded else math.nan,
+        mean_turns=sum(s.turns for s in graded) / len(graded) if graded else math.nan,
+        pass_within=_pass_within(result) if result.agent else {},
         outcomes=dict(Counter(sample.outcome for sample in samples).most_common()),
         tasks=len(result.tasks),
         problems=len({task.problem for task in result.tasks}),
@@ -195,6 +205,19 @@ def summary(result: EvalResult) -> Summary:
         no_verdict=len(samples) - len(graded),
         short_tasks=sum(task.graded < result.samples for task in result.tasks),
     )
+
+
+def _pass_within(result: EvalResult) -> dict[int, Estimate]:
+    most = max((sample.turns for task in result.tasks for sample in task.samples), default=0)
+    found = {}
+    for k in range(1, most + 1):
+        shares = [
+            (sum(s.passed and s.turns <= k for s in known) / len(known), task.problem)
+            for task in result.tasks
+            if (known := [sample for sample in task.samples if sample.verdict])
+        ]
+        found[k] = rate([share for share, _ in shares], [problem for _, problem in shares])
+    return found
 
 
 def pass_at_estimate(tasks: Iterable[TaskResult], k: int) -> Estimate:

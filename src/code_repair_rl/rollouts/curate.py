@@ -1,0 +1,207 @@
+"""Rejection sampling, second half: from rollouts to what is worth learning. Pure: rows in, examples out.
+
+    rows --passed?--> --right split, length--> --same edit only once--> --best n of a task--> examples
+                                                                     \\-- a problem's hash --> held out
+
+What an example teaches is its answers, never what the environment said, and of several answers by default only the
+last: the one that worked, in the face of the failures before it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from code_repair_rl.edits import changed_tokens
+from code_repair_rl.errors import BadInput
+from code_repair_rl.rollouts.agent_metrics import answers_of
+from code_repair_rl.rollouts.ask import prompt_text
+from code_repair_rl.runs import RolloutRow
+from code_repair_rl.tasks import Task
+from code_repair_rl.tasks.prompts import messages
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What is kept."""
+
+    best: int = 1
+    """Attempts per task at most: fewest answers first, then the smallest edits, then the fewest tokens."""
+    least_reward: float | None = None
+    """Keep attempts with at least this reward in place of those that passed; needs rows with rewards (a GRPO run's)."""
+    most_tokens: int | None = None
+    """Longer conversations are left out, prompt included."""
+    splits: tuple[str, ...] = ("train",)
+    """Rows of other splits are left out: what is held out stays held out."""
+    held_out_share: float = 0.0
+    """Share of the problems that is put aside, by a hash of their names: the same in every run."""
+    learn: Literal["last", "all"] = "last"
+    """Which answers of a conversation are learnt."""
+
+
+@dataclass(frozen=True, slots=True)
+class Curated:
+    """One example: a conversation, and which parts of it are learnt."""
+
+    task_id: str
+    problem: str
+    source: str
+    """Where it was sampled: run, step, group and sample."""
+    messages: tuple[Mapping[str, Any], ...]
+    """With roles; an assistant's message says in `learn` whether it is learnt. Tool calls are as the chat API has
+    them."""
+    prompt_ids: tuple[int, ...] = ()
+    """Exact tokens of the first prompt; empty where the sampler told none (a remote model)."""
+    token_ids: tuple[int, ...] = ()
+    """All that followed, exactly as sampled."""
+    learnt: tuple[bool, ...] = ()
+    """For each of `token_ids` whether it is learnt."""
+    schema_version: int = SCHEMA_VERSION
+
+    def document(self) -> str:
+        """The conversation as plain text."""
+        return prompt_text(self.messages)
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """What was kept, and why the rest was not."""
+
+    kept: tuple[Curated, ...]
+    held_out: tuple[Curated, ...]
+    left_out: Mapping[str, int]
+    """Reason to number of rows."""
+    tasks: int
+    """Tasks among the rows, and how many of them have an example."""
+    tasks_kept: int
+
+
+def curate(rows: Sequence[RolloutRow], tasks: Mapping[str, Task], choice: Choice, *, run_name: str) -> Selection:
+    """Choose among rollouts.
+
+    Args:
+        rows: of one run.
+        tasks: by id, those that the rows are of, to make the first messages again.
+        choice: what is kept.
+        run_name: goes into each example's `source`.
+
+    Raises:
+        BadInput: a row's task is missing or has changed since it was asked.
+    """
+    left_out: Counter[str] = Counter()
+    by_task: dict[str, list[RolloutRow]] = {}
+    for row in rows:
+        reason = _why_not(row, choice)
+        if reason is not None:
+            left_out[reason] += 1
+        else:
+            by_task.setdefault(row.task_id, []).append(row)
+    kept: list[Curated] = []
+    held_out: list[Curated] = []
+    seen: set[str] = set()
+    for task_id in sorted(by_task):
+        chosen: list[RolloutRow] = []
+        for row in sorted(by_task[task_id], key=_worse):
+            edit = hashlib.sha256("\x1f".join([row.prompt, row.patch or row.text]).encode()).hexdigest()
+            if edit in seen:
+                left_out["the same edit is kept already"] += 1
+            elif len(chosen) == choice.best:
+                left_out["the task has enough"] += 1
+            else:
+                seen.add(edit)
+                chosen.append(row)
+        place = held_out if is_held_out(chosen[0].problem, choice.held_out_share) else kept
+        place += [_example(row, tasks, choice.learn, run_name) for row in chosen]
+    return Selection(
+        tuple(kept), tuple(held_out), dict(left_out.most_common()), len({row.task_id for row in rows}), len(by_task)
+    )
+
+
+def is_held_out(problem: str, share: float) -> bool:
+    """Whether a problem is put aside, by a hash of its name: no list has to be kept, and more data changes nothing."""
+    digest = hashlib.sha256(f"hold-out/{problem}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") < share * 2**64
+
+
+def _why_not(row: RolloutRow, choice: Choice) -> str | None:
+    if row.split not in choice.splits:
+        return f"split {row.split}"
+    if row.score is None:
+        return "no verdict"
+    if choice.least_reward is None and not row.passed:
+        return "did not pass"
+    if choice.least_reward is not None and (row.reward is None or row.reward < choice.least_reward):
+        return "reward below the threshold"
+    if row.finish_reason != "stop":
+        return "cut off"
+    if choice.most_tokens is not None and len(row.prompt_ids) + len(row.token_ids) > choice.most_tokens:
+        return "too long"
+    return None
+
+
+def _worse(row: RolloutRow) -> tuple[float, int, int, int, str]:
+    """Sorts the best first."""
+    reward = 0.0 if row.reward is None else -row.reward
+    size = changed_tokens(row.files_before, row.files_after) if row.files_after else 0
+    return (reward, len(answers_of(row)), size, row.sampled_tokens, row.key)
+
+
+def _example(row: RolloutRow, tasks: Mapping[str, Task], learn: str, run_name: str) -> Curated:
+    task = tasks.get(row.task_id)
+    asked = messages(task, row.hint) if task is not None else []
+    if task is None or prompt_text(asked) != row.prompt:
+        raise BadInput(
+            "the task is not there, or is no longer what was asked",
+            where=f"{run_name}: {row.task_id}",
+            mend="build the task set that was sampled from",
+        )
+    exact = bool(row.prompt_ids)
+    return Curated(
+        task_id=row.task_id,
+        problem=row.problem,
+        source=f"{run_name}/{row.key}",
+        messages=(*asked, *_said(row, learn)),
+        prompt_ids=row.prompt_ids,
+        token_ids=row.token_ids if exact else (),
+        learnt=_learnt(row, learn) if exact else (),
+    )
+
+
+def _said(row: RolloutRow, learn: str) -> list[dict[str, Any]]:
+    """What followed the prompt, as messages."""
+    if row.turns is None:
+        return [{"role": "assistant", "content": row.text, "learn": True}]
+    last = max(number for number, turn in enumerate(row.turns) if turn.role == "assistant")
+    said: list[dict[str, Any]] = []
+    for number, turn in enumerate(row.turns[: last + 1]):
+        message: dict[str, Any] = {"role": turn.role, "content": turn.text}
+        if turn.role == "assistant":
+            message["learn"] = learn == "all" or number == last
+        if turn.tool_calls:
+            message["tool_calls"] = [
+                {"id": call.call_id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+                for call in turn.tool_calls
+            ]
+        if turn.role == "tool":
+            message["tool_call_id"] = turn.call_id
+        said.append(message)
+    return said
+
+
+def _learnt(row: RolloutRow, learn: str) -> tuple[bool, ...]:
+    drawn = row.sampled or (True,) * len(row.token_ids)
+    if learn == "all" or row.turns is None:
+        return drawn
+    last = [turn for turn in row.turns if turn.role == "assistant"][-1]
+    return tuple(mark and last.start <= place < last.end for place, mark in enumerate(drawn))
+
+
+def as_plain(one: Curated) -> dict[str, Any]:
+    """An example as plain data, for a line of JSON."""
+    return dataclasses.asdict(one)

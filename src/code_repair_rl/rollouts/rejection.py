@@ -1,0 +1,133 @@
+"""Rejection sampling, first half: many attempts at each task, graded and kept, in a run directory like any other.
+
+The second half, choosing among them, is `curate`. An interruption costs at most one batch: what is on disk is read
+back, and only what had no verdict is graded again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from code_repair_rl.rollouts.agent import Agent
+from code_repair_rl.rollouts.ask import ask, derived_seed, prompt_text, row_of
+from code_repair_rl.rollouts.completion import Engine, Sampling
+from code_repair_rl.runs import RolloutRow, RunDir, TestRecord
+from code_repair_rl.tasks import HintLevel, Task
+from code_repair_rl.tasks.prompts import messages
+
+if TYPE_CHECKING:
+    from code_repair_rl.grading import Grader, Verdict
+
+BATCH_TASKS = 16
+"""Tasks per batch: what an interruption can cost."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far sampling is, told after every batch."""
+
+    done: int
+    """Tasks."""
+    total: int
+    passed: int
+    graded: int
+    """Attempts with a verdict so far, and how many of them passed."""
+    solved: int
+    """Tasks with at least one pass."""
+    read_back: bool
+
+
+def sample_rollouts(
+    engine: Callable[[], Engine],
+    grader: Grader,
+    tasks: Sequence[Task],
+    run: RunDir,
+    *,
+    hint: HintLevel | str,
+    samples: int,
+    sampling: Sampling,
+    agent: Agent | None = None,
+    batch_tasks: int = BATCH_TASKS,
+    on_batch: Callable[[Progress], None] | None = None,
+) -> Progress:
+    """Attempt every task `samples` times, batch by batch; each batch is one step of the run's rollouts.
+
+    Args:
+        engine: makes the engine, when there is the first batch to sample: going on with a finished run needs none.
+        grader: gives the verdicts.
+        tasks: in this order; the order is part of what the seed means.
+        run: where the rows are kept, and where those of an earlier start are found.
+        hint: how much of the fault's place the prompt gives away.
+        samples: attempts per task.
+        sampling: temperature, length limit and seed.
+        agent: who attempts them; None asks for single answers.
+        batch_tasks: tasks per batch.
+        on_batch: told after each batch.
+    """
+    held: list[Engine] = []
+    progress = Progress(0, len(tasks), 0, 0, 0, read_back=True)
+    recorded = set(run.rollout_steps())
+    for number, start in enumerate(range(0, len(tasks), batch_tasks)):
+        batch, step = tasks[start : start + batch_tasks], number + 1
+        if step in recorded:
+            rows = _judged_again(run, step, batch, grader)
+        else:
+            held = held or [engine()]
+            seed = derived_seed(sampling.seed, "rollout", *(task.task_id for task in batch))
+            seeded = dataclasses.replace(sampling, seed=seed)
+            groups = ask(held[0], grader, batch, hint=hint, completions_per_task=samples, sampling=seeded, agent=agent)
+            rows = [
+                row_of(answer, step=step, group=group, sample=sample, hint=hint, prompt=prompt)
+                for group, answers in enumerate(groups)
+                for prompt in [prompt_text(messages(batch[group], hint))]
+                for sample, answer in enumerate(answers)
+            ]
+            run.write_rollouts(step, rows)
+        known = [row for row in rows if row.score is not None]
+        progress = Progress(
+            done=progress.done + len(batch),
+            total=len(tasks),
+            passed=progress.passed + sum(row.passed for row in known),
+            graded=progress.graded + len(known),
+            solved=progress.solved + len({row.task_id for row in known if row.passed}),
+            read_back=step in recorded,
+        )
+        if on_batch is not None:
+            on_batch(progress)
+    return progress
+
+
+def _judged_again(run: RunDir, step: int, batch: Sequence[Task], grader: Grader) -> list[RolloutRow]:
+    """A recorded batch; its rows without a verdict, but with something to judge, get another chance."""
+    rows = run.rollouts(step)
+    by_id = {task.task_id: task for task in batch}
+    places = [number for number, row in enumerate(rows) if row.score is None and row.ending != "infrastructure"]
+    if not places:
+        return rows
+    verdicts = grader.grade_many([(by_id[rows[place].task_id], rows[place].text) for place in places])
+    for place, verdict in zip(places, verdicts, strict=True):
+        rows[place] = with_verdict(rows[place], verdict)
+    run.write_rollouts(step, rows)
+    return rows
+
+
+def with_verdict(row: RolloutRow, verdict: Verdict) -> RolloutRow:
+    """The same answer under another verdict; everything sampled stays as it is."""
+    return dataclasses.replace(
+        row,
+        outcome=verdict.outcome.value,
+        passed=verdict.passed,
+        score=verdict.score,
+        tests=tuple(
+            TestRecord(name=test.name, status=test.status.value, visible=test.visible, detail=test.detail)
+            for test in verdict.tests
+        ),
+        edit_error=verdict.edit_error,
+        tolerance=verdict.tolerance,
+        evidence=verdict.evidence,
+        wall_seconds=verdict.wall_seconds,
+        isolation=verdict.isolation,
+    )
