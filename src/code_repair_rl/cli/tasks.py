@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -39,17 +39,36 @@ def build(
     limit: int | None = typer.Option(None, "--limit", help="Only the first so many tasks."),
     out: Path | None = typer.Option(None, "--out", help="Write this file instead of the named set.", dir_okay=False),
     fresh: bool = typer.Option(False, "--fresh", help="Build although it is there."),
+    source: str | None = typer.Option(
+        None, "--from", help="For the sets that are made of something: a path, package or data set.", show_default=False
+    ),
+    mask: str = typer.Option("whole", "--mask", help="stack: take out `whole` functions, or the `body` only."),
+    licence: str | None = typer.Option(None, "--licence", help="SPDX identifier, where the source does not say."),
+    repositories: str | None = typer.Option(
+        None, "--repositories", help="swe-…: folder or URL prefix of the repositories that instances name."
+    ),
+    hold_out: float = typer.Option(0.0, "--hold-out", min=0.0, max=1.0, help="swe-…: share of instances held out."),
     backend: str = _BACKEND,
     workers: int = _WORKERS,
     as_json: bool = _JSON,
 ) -> None:
     """Build a task set: every task of it has a known-good answer that passes and fails when nothing is done."""
     from code_repair_rl.synthesis import build_set
+    from code_repair_rl.synthesis.masking import MaskKind
+    from code_repair_rl.synthesis.sourced import SOURCED, SourceOptions, build_from
 
+    if (name in SOURCED) != (source is not None):
+        raise _from_is_amiss(name, source)
+    if mask not in set(MaskKind):
+        raise BadInput(f"there is no mask {mask!r}", where="--mask", mend=f"use one of {', '.join(MaskKind)}")
     with _progress() as report:
-        built = build_set(
-            name, seed=seed, limit=limit, out=out, fresh=fresh, backend=backend, workers=workers, progress=report
-        )
+        if source is not None:
+            options = SourceOptions(seed, limit, mask, licence, repositories, hold_out, backend, workers, report)
+            built = build_from(name, source, options, out=out)
+        else:
+            built = build_set(
+                name, seed=seed, limit=limit, out=out, fresh=fresh, backend=backend, workers=workers, progress=report
+            )
     if as_json:
         typer.echo(json.dumps(_report_as_json(built)))
         return
@@ -60,7 +79,9 @@ def build(
     for reason, count in built.quarantined.items():
         console.print(f"  quarantined {count}: {reason}", markup=False, highlight=False)
     if built.unusable:
-        console.print(f"  {len(built.unusable)} problems gave no task (see --json)", highlight=False)
+        console.print(f"  {len(built.unusable)} candidates gave no task (see --json)", highlight=False)
+        for reason, count in _most_frequent(built.unusable.values()):
+            console.print(f"    {count}: {reason}", markup=False, highlight=False)
 
 
 @tasks_app.command("import")
@@ -82,13 +103,19 @@ def list_sets(as_json: bool = _JSON) -> None:
     """Show the sets that can be built, and those that are."""
     from code_repair_rl.home import home
     from code_repair_rl.synthesis import SETS, build_info
+    from code_repair_rl.synthesis.sourced import SOURCED
 
     rows = []
     for info in SETS.values():
         record = build_info(info.name)
         tasks = record["tasks"] if record else None
         rows.append({"name": info.name, "tasks": tasks, "licence": info.licence, "summary": info.summary})
-    known = {f"{name}.jsonl" for name in SETS}
+    for made in SOURCED.values():
+        record = build_info(made.name)
+        tasks = record["tasks"] if record else None
+        summary = f"{made.summary} (--from {made.sources})"
+        rows.append({"name": made.name, "tasks": tasks, "licence": "see its tasks", "summary": summary})
+    known = {f"{name}.jsonl" for name in (*SETS, *SOURCED)}
     others = [path for path in sorted((home() / "tasks").glob("*.jsonl")) if path.name not in known]
     for path in others:
         if not path.name.endswith(".quarantine.jsonl"):
@@ -196,6 +223,27 @@ def stats(
         typer.echo(json.dumps(found.as_json()))
         return
     print_statistics(Console(), found)
+
+
+def _from_is_amiss(name: str, source: str | None) -> BadInput:
+    """Why a set and its source do not go together."""
+    from code_repair_rl.synthesis.sourced import SOURCED
+
+    if name in SOURCED:
+        wanted = SOURCED[name].sources
+        return BadInput(f"{name} has to be made of something", where="--from", mend=f"name {wanted}")
+    if source is None:
+        return BadInput(f"no task set is called {name!r}", mend="see `crrl tasks list`")
+    return BadInput(
+        f"{name} is not made of something", where="--from", mend=f"leave it out, or use one of {', '.join(SOURCED)}"
+    )
+
+
+def _most_frequent(reasons: Iterable[str]) -> list[tuple[str, int]]:
+    """The five most frequent reasons; what they are about (after " as ", in brackets) aside."""
+    from collections import Counter
+
+    return Counter(reason.partition(" as ")[0].partition(" (")[0] for reason in reasons).most_common(5)
 
 
 def _report_as_json(built: BuildReport) -> dict[str, object]:

@@ -51,7 +51,7 @@ def without_near_duplicates(
     marks = {problem: shingles(text) for problem, text in _texts(tasks).items()}
     split_of_problem = {task.problem: task.split for task in tasks}
     dropped: dict[str, str] = {}
-    for one, two in _overlapping(marks):
+    for one, two in overlapping(marks):
         if split_of_problem[one] is split_of_problem[two]:
             continue
         if similarity(marks[one], marks[two]) >= threshold:
@@ -71,8 +71,8 @@ def _texts(tasks: Iterable[Task]) -> dict[str, str]:
     return texts
 
 
-def _overlapping(marks: Mapping[str, frozenset[tuple[str, ...]]]) -> list[tuple[str, str]]:
-    """Pairs of problems that share a shingle that is not everywhere."""
+def overlapping(marks: Mapping[str, frozenset[tuple[str, ...]]]) -> list[tuple[str, str]]:
+    """Pairs of texts, by name, that share a shingle that is not everywhere."""
     holders: dict[tuple[str, ...], list[str]] = {}
     for problem, found in marks.items():
         for shingle in found:

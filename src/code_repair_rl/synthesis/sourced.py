@@ -1,0 +1,148 @@
+"""Task sets that are made of something the user names: `crrl tasks build NAME --from SOURCE`."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Protocol
+
+from code_repair_rl.errors import BadInput
+from code_repair_rl.home import locked, write_atomically
+from code_repair_rl.synthesis.bugs import Unusable
+from code_repair_rl.synthesis.duplicates import without_near_duplicates
+from code_repair_rl.synthesis.sets import BUILDER_VERSION, BuildReport, Progress, quarantine_of
+from code_repair_rl.synthesis.validation import Quarantined, write_quarantine
+from code_repair_rl.tasks import Task, built_set, write_tasks
+
+
+@dataclass(frozen=True, slots=True)
+class SourceOptions:
+    """How a set is made of its source. A maker that has no use for an option passes over it."""
+
+    seed: int = 0
+    limit: int | None = None
+    mask: str = "whole"
+    """`whole` or `body`: what of a function is taken out."""
+    licence: str | None = None
+    """SPDX identifier where the source does not say."""
+    repositories: str | None = None
+    """Folder or URL prefix of mirrors that instances name their repository in."""
+    hold_out: float = 0.0
+    """Share of instances that the test split gets by their hash; 0 leaves the usual shares."""
+    backend: str = "auto"
+    workers: int = 2
+    progress: Progress = lambda *_: None
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """What a maker made of a source."""
+
+    tasks: Sequence[Task]
+    """Checked already: nobody looks at them again."""
+    unusable: Sequence[Unusable] = ()
+    quarantined: Sequence[Quarantined] = ()
+
+
+class SourcedMaker(Protocol):
+    """Makes the tasks of one source."""
+
+    def __call__(self, source: str, options: SourceOptions) -> Made:
+        """The tasks in the order in which they are written, at most `options.limit`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class SourcedSet:
+    """A set that `crrl tasks build NAME --from SOURCE` knows."""
+
+    name: str
+    summary: str
+    sources: str
+    """What may be named, in words."""
+    make: SourcedMaker
+
+
+def _stack(source: str, options: SourceOptions) -> Made:
+    from code_repair_rl.synthesis.stack import stack_tasks
+
+    options.progress("reading and masking functions", 0, 1)
+    tasks, left_out = stack_tasks(source, kind=options.mask, licence=options.licence, seed=options.seed)
+    options.progress("reading and masking functions", 1, 1)
+    return Made(tasks, left_out)
+
+
+SOURCED: Mapping[str, SourcedSet] = {
+    one.name: one
+    for one in (
+        SourcedSet(
+            "stack",
+            "functions of real files, masked, to be written back from their description",
+            "a folder, file, archive or installed package; rows of the-stack-smol or stack-smol-docstrings",
+            _stack,
+        ),
+    )
+}
+
+
+def build_from(name: str, source: str, options: SourceOptions, *, out: Path | None = None) -> BuildReport:
+    """Build a set of something the user names, and put it where `load_tasks(name)` finds it.
+
+    It is made anew every time: what is named may have changed.
+
+    Args:
+        name: one of `SOURCED`.
+        source: what to make it of.
+        options: how.
+        out: write here instead.
+
+    Raises:
+        BadInput: no such set, or the source is not what the set needs; nothing is written.
+        MachineryFailed: the hub or the sandbox does not work.
+    """
+    if name not in SOURCED:
+        raise BadInput(f"no task set called {name!r} is made --from something", mend=f"use one of {', '.join(SOURCED)}")
+    if options.limit is not None and options.limit < 1:
+        raise BadInput(f"a set of {options.limit} tasks is no set", where="limit", mend="give a limit of at least 1")
+    if out is not None:
+        return _built(SOURCED[name], source, options, out)
+    with locked(f"tasks/{name}"):
+        report = _built(SOURCED[name], source, options, built_set(name))
+        record = {
+            **{"builder_version": BUILDER_VERSION, "seed": options.seed, "limit": options.limit, "from": source},
+            **{**asdict(report), "path": str(report.path)},
+        }
+        write_atomically(report.path.with_name(f"{name}.build.json"), json.dumps(record, indent=1))
+        return report
+
+
+def _built(info: SourcedSet, source: str, options: SourceOptions, path: Path) -> BuildReport:
+    begun = time.monotonic()
+    made = info.make(source, options)
+    kept, alike = without_near_duplicates(made.tasks)
+    kept = kept[: options.limit]
+    if not kept:
+        reasons = ", ".join(sorted({one.reason for one in (*made.unusable, *made.quarantined)})[:3])
+        raise BadInput(f"no task could be made ({reasons or 'there is nothing to make it of'})", where=source)
+    quarantined = [*made.quarantined, *alike]
+    write_quarantine(quarantine_of(path), quarantined)
+    write_tasks(path, kept)
+    return BuildReport(
+        name=info.name,
+        path=path,
+        tasks=len(kept),
+        quarantined=_counted(quarantined),
+        unusable={one.problem: one.reason for one in made.unusable},
+        wall_seconds=round(time.monotonic() - begun, 1),
+    )
+
+
+def _counted(quarantined: Sequence[Quarantined]) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for one in quarantined:
+        reason = one.reason.partition(" (")[0].partition(" as ")[0]
+        counts[reason] = counts.get(reason, 0) + 1
+    return counts
