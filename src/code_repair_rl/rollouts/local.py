@@ -62,6 +62,8 @@ class LocalEngine:
         self._copy: nn.Module | None = None
         self.packed = packed
         """Whether the packed loop serves; None until it has been tried."""
+        self.weights_version = 0
+        """How often `refresh` was called: answers with the same number come from the same weights."""
         self.stop_ids = _stop_ids(model, tokenizer)
 
     @property
@@ -78,6 +80,7 @@ class LocalEngine:
 
     def refresh(self) -> None:
         """Bring the working copy up to the model's current weights; without a copy there is nothing to do."""
+        self.weights_version += 1
         if self._copy_dtype is None:
             return
         if self._copy is not None and _copy_weights(self.model, self._copy):

@@ -44,6 +44,19 @@ class ScriptedEngine:
             for prompt in prompts
         ]
 
+    def generate_each(
+        self,
+        prompts: Sequence[Sequence[int]],
+        counts: Sequence[int],
+        sampling: Sampling,
+        seeds: Sequence[int] | None = None,
+    ) -> list[list[Completion]]:
+        """As `generate`, with a number of completions for each prompt; a script needs no seeds."""
+        return [
+            [self._completion(tuple(prompt), number, sampling) for number in range(count)]
+            for prompt, count in zip(prompts, counts, strict=True)
+        ]
+
     def _completion(self, prompt: tuple[int, ...], number: int, sampling: Sampling) -> Completion:
         if callable(self._script):
             text = self._script(bytes(token for token in prompt if token != STOP_ID).decode(), number)
