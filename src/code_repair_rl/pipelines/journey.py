@@ -6,16 +6,13 @@ journey that was interrupted goes on when it is started again.
 
 from __future__ import annotations
 
-import ctypes
-import gc
 import shutil
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from code_repair_rl.errors import BadInput
-from code_repair_rl.models import EMBEDDED_MODEL, embedded_model_folder, fetch_embedded_model
+from code_repair_rl.models import EMBEDDED_MODEL, embedded_model_folder, fetch_embedded_model, release_memory
 from code_repair_rl.pipelines.stages import control_recipe, run_evaluation, run_grpo, run_sft, starting_from
 from code_repair_rl.recipes import Recipe
 from code_repair_rl.runs import RunDir, RunListener
@@ -82,12 +79,12 @@ def run_journey(recipe: Recipe, folder: Path, watcher: Watcher) -> Outcome:
 
     sft_folder, grpo_folder, control_folder = (folder / name for name in ("sft", "grpo", "control"))
     sft = run_sft(recipe, sft_folder, watcher.stage(Stage("sft", "Warm start on known-good edits (SFT)")))
-    _release_memory()
+    release_memory()
     results["sft"] = _evaluated(starting_from(recipe, sft), "sft", run, watcher)
 
     grpo_recipe = starting_from(recipe, sft)
     grpo = run_grpo(grpo_recipe, grpo_folder, watcher.stage(Stage("grpo", "Reinforcement by tests (GRPO)")))
-    _release_memory()
+    release_memory()
     results["grpo"] = _evaluated(starting_from(recipe, grpo), "grpo", run, watcher)
 
     stages = [run.path, sft_folder, grpo_folder]
@@ -96,7 +93,7 @@ def run_journey(recipe: Recipe, folder: Path, watcher: Watcher) -> Outcome:
         title = "Control: the time of GRPO spent on more SFT"
         times = max(1, recipe.grpo.steps // recipe.grpo.validate_every)
         control = run_sft(more, control_folder, watcher.stage(Stage("control", title)), validated_times=times)
-        _release_memory()
+        release_memory()
         results["control"] = _evaluated(starting_from(recipe, control), "control", run, watcher)
         stages.append(control_folder)
 
@@ -142,17 +139,5 @@ def _prepare(recipe: Recipe, watcher: Watcher) -> None:
 def _evaluated(recipe: Recipe, name: str, run: RunDir, watcher: Watcher) -> EvalResult:
     listener = watcher.stage(Stage(f"eval {name}", f"Evaluation: {name}"))
     result = run_evaluation(recipe, name, run, listener, watcher.evaluated)
-    _release_memory()
+    release_memory()
     return result
-
-
-def _release_memory() -> None:
-    """Give back what a stage held: collected objects, and the heap that the C library would keep for later.
-
-    Without the second, glibc holds on to gigabytes of freed tensors while the next stage allocates its own.
-    """
-    gc.collect()
-    if sys.platform == "linux":
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # musl has none
-        if trim is not None:
-            trim(0)

@@ -9,6 +9,7 @@ from typing import Any
 
 from transformers import TrainerCallback
 
+from code_repair_rl.models import trim_heap
 from code_repair_rl.runs import RunDir, RunListener
 
 STEP_SECONDS = "time/step_seconds"
@@ -48,6 +49,14 @@ class TellListener(TrainerCallback):  # type: ignore[misc]
         figures[STEP_SECONDS] = self._step_seconds
         self._listener.on_phase(state.global_step, "train")  # validation may have come between
         self._listener.on_metrics(state.global_step, figures)
+
+
+class TrimHeap(TrainerCallback):  # type: ignore[misc]
+    """Gives the holes of the heap back after every step, so that memory stays flat over steps of changing lengths."""
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Trim; the gradients are gone by now."""
+        trim_heap()
 
 
 class TimeBudget(TrainerCallback):  # type: ignore[misc]

@@ -27,7 +27,7 @@ from trl import GRPOConfig, GRPOTrainer
 from code_repair_rl.recipes import GrpoSection, ModelSection
 from code_repair_rl.runs import RunDir, RunListener
 from code_repair_rl.training.batches import MicroBatch, micro_batches, tensors
-from code_repair_rl.training.callbacks import TellListener, TimeBudget, Validate
+from code_repair_rl.training.callbacks import TellListener, TimeBudget, TrimHeap, Validate
 from code_repair_rl.training.checkpointing import AtomicCheckpoints
 from code_repair_rl.training.collect import Collector, rollout_metrics
 from code_repair_rl.training.settings import lora_config, silence, trainer_arguments
@@ -58,9 +58,10 @@ class RepairGRPOTrainer(AtomicCheckpoints, GRPOTrainer):  # type: ignore[misc]
     _sampled: torch.Tensor | None = None
     """(B, T) of the micro-batch at hand: 1 where the model drew the token. TRL passes ids and attention mask only."""
 
-    def __init__(self, *, collector: Collector, **arguments: Any) -> None:
+    def __init__(self, *, collector: Collector, micro_batch_tokens: int, **arguments: Any) -> None:
         super().__init__(reward_funcs=_rewarded_by_the_collector, **arguments)
         self.collector = collector
+        self.micro_batch_tokens = micro_batch_tokens
         self.run, self.listener = collector.run, collector.listener
 
     def extra_state(self) -> dict[str, str]:
@@ -78,7 +79,7 @@ class RepairGRPOTrainer(AtomicCheckpoints, GRPOTrainer):  # type: ignore[misc]
             self.model.train()
             self.listener.on_phase(step, "train")
             self.listener.on_metrics(step, rollout_metrics(groups))
-            batches = micro_batches(groups, per_step, keep_silent=self.beta != 0.0)
+            batches = micro_batches(groups, per_step, most_tokens=self.micro_batch_tokens, keep_silent=self.beta != 0.0)
             self._buffered_inputs = [self._inputs(batch, batches) for batch in batches]
         inputs: dict[str, Any] = self._buffered_inputs[place]
         return inputs
@@ -178,12 +179,13 @@ def train_grpo(
         collector: makes the rollouts; its engine samples from this very model.
         validate: the validation pass rate of the model as it is now, given the step.
     """
-    micro_batch_count = settings.tasks_per_step // settings.groups_per_micro_batch
+    # At most one micro-batch per answer; those that the token budget does not need stay empty and cost nothing.
+    most_micro_batches = settings.tasks_per_step * settings.completions_per_task
     config = GRPOConfig(
         **trainer_arguments(run, model_settings, seed=seed, steps=settings.steps),
-        per_device_train_batch_size=settings.groups_per_micro_batch * settings.completions_per_task,
-        gradient_accumulation_steps=micro_batch_count,
-        steps_per_generation=micro_batch_count,
+        per_device_train_batch_size=1,
+        gradient_accumulation_steps=most_micro_batches,
+        steps_per_generation=most_micro_batches,
         num_generations=settings.completions_per_task,
         learning_rate=settings.learning_rate,
         warmup_steps=settings.warmup_steps,
@@ -204,13 +206,14 @@ def train_grpo(
     )
     trainer = RepairGRPOTrainer(
         collector=collector,
+        micro_batch_tokens=settings.micro_batch_tokens,
         model=model,
         args=config,
         # One row per group of a step: TRL only counts them.
         train_dataset=Dataset.from_dict({"prompt": [""] * (settings.tasks_per_step * settings.steps)}),
         processing_class=tokenizer,
         peft_config=lora_config(model_settings),
-        callbacks=[TellListener(listener, _METRICS), TimeBudget(run, settings.max_minutes)],
+        callbacks=[TellListener(listener, _METRICS), TimeBudget(run, settings.max_minutes), TrimHeap()],
     )
     if validate is not None:
         keep = functools.partial(save_model, trainer.model, tokenizer, run)

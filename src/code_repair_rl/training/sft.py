@@ -23,7 +23,7 @@ from code_repair_rl.recipes import ModelSection, SftSection
 from code_repair_rl.runs import RunDir, RunListener
 from code_repair_rl.tasks import Task
 from code_repair_rl.tasks.prompts import messages, oracle_answer
-from code_repair_rl.training.callbacks import TellListener, TimeBudget, Validate
+from code_repair_rl.training.callbacks import TellListener, TimeBudget, TrimHeap, Validate
 from code_repair_rl.training.checkpointing import AtomicCheckpoints
 from code_repair_rl.training.settings import lora_config, silence, trainer_arguments
 from code_repair_rl.training.shared_prefix import completion_logprobs
@@ -51,6 +51,28 @@ class Example:
 class RepairSFTTrainer(AtomicCheckpoints, SFTTrainer):  # type: ignore[misc]
     """TRL's SFT trainer with atomic checkpoints, and its loss without padding and without logits of the prompt."""
 
+    micro_batch_tokens: int | None = None
+    """At most so many tokens in a forward, at least one example; None: a batch is one forward."""
+
+    def training_step(
+        self, model: Any, inputs: dict[str, torch.Tensor], num_items_in_batch: Any = None
+    ) -> torch.Tensor:
+        """A step's batch in as many forward and backward passes as the token budget asks for.
+
+        Several processes take it in one, since their passes have to meet.
+        """
+        if self.micro_batch_tokens is None or self.accelerator.num_processes > 1:
+            return super().training_step(model, inputs, num_items_in_batch)  # type: ignore[no-any-return]
+        count = (inputs["labels"] != _IGNORED).sum() if num_items_in_batch is None else num_items_in_batch
+        lengths = inputs["attention_mask"].sum(dim=1).tolist()
+        losses = [
+            super(RepairSFTTrainer, self).training_step(
+                model, {name: value[start:stop] for name, value in inputs.items()}, count
+            )
+            for start, stop in portions(lengths, self.micro_batch_tokens)
+        ]
+        return torch.stack(losses).sum()
+
     def compute_loss(
         self, model: Any, inputs: dict[str, torch.Tensor], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> torch.Tensor:
@@ -66,6 +88,20 @@ class RepairSFTTrainer(AtomicCheckpoints, SFTTrainer):  # type: ignore[misc]
         self._metrics["train"]["entropy"].append(float(found.entropy.sum() / found.mask.sum()))
         count = found.mask.sum() if num_items_in_batch is None else num_items_in_batch
         return -found.logprobs.sum() / count
+
+
+def portions(lengths: Sequence[int], budget: int) -> list[tuple[int, int]]:
+    """Consecutive ranges whose lengths add up to at most the budget (at least one each)."""
+    ranges: list[tuple[int, int]] = []
+    tokens = 0
+    for number, length in enumerate(lengths):
+        if ranges and tokens + length <= budget:
+            ranges[-1] = (ranges[-1][0], number + 1)
+            tokens += length
+        else:
+            ranges.append((number, number + 1))
+            tokens = length
+    return ranges
 
 
 def _split(ids: Sequence[int], labels: Sequence[int]) -> tuple[list[int], list[int]]:
@@ -151,8 +187,7 @@ def train_sft(
     )
     config = SFTConfig(
         **trainer_arguments(run, model_settings, seed=seed, steps=steps),
-        per_device_train_batch_size=settings.micro_batch_size,
-        gradient_accumulation_steps=settings.batch_size // settings.micro_batch_size,
+        per_device_train_batch_size=settings.batch_size,
         learning_rate=settings.learning_rate,
         warmup_steps=settings.warmup_steps,
         save_steps=settings.save_every,
@@ -167,13 +202,14 @@ def train_sft(
         train_dataset=dataset,
         processing_class=tokenizer,
         peft_config=lora_config(model_settings),
-        callbacks=[TellListener(listener, _METRICS), TimeBudget(run, settings.max_minutes)],
+        callbacks=[TellListener(listener, _METRICS), TimeBudget(run, settings.max_minutes), TrimHeap()],
     )
     if validate is not None:
         keep = functools.partial(save_model, trainer.model, tokenizer, run)
         trainer.add_callback(Validate(validate_every, validate, keep, run))
     silence(trainer)
     trainer.run, trainer.listener = run, listener
+    trainer.micro_batch_tokens = settings.micro_batch_tokens
     checkpoint = run.latest_good_checkpoint()
     listener.on_phase(checkpoint.step if checkpoint else 0, "train")
     trainer.train(resume_from_checkpoint=str(checkpoint.path) if checkpoint else None)
