@@ -35,7 +35,7 @@ def _options(
 
 def _commands() -> None:
     """Let every command module add its commands."""
-    from code_repair_rl.cli import compare, demo, doctor, edits, eval, fix, grade, model, report, tasks, train
+    from code_repair_rl.cli import compare, demo, doctor, edits, eval, fix, grade, model, report, rollout, tasks, train
 
     demo.add_to(app)
     model.add_to(app)
@@ -45,6 +45,7 @@ def _commands() -> None:
     fix.add_to(app)
     grade.add_to(app)
     train.add_to(app)
+    rollout.add_to(app)
     eval.add_to(app)
     compare.add_to(app)
     report.add_to(app)
