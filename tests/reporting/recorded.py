@@ -34,7 +34,7 @@ def rollout(rng: np.random.Generator, step: int, group: int, sample: int, pass_r
     weights = np.array([pass_rate, *([(1 - pass_rate) / 5] * 5)])
     outcome = str(rng.choice(OUTCOMES, p=weights / weights.sum()))
     passed, verdict = outcome == "passed", outcome != "no-verdict"
-    task = int(rng.integers(0, 60)) if step == 0 else (step * 31 + group) % 60
+    task = (step * 31 + group if step else group * 17) % 60
     count = int(rng.integers(20, 90))
     applied = outcome not in ("edit-rejected", "no-verdict")
     reward = (1.0 if passed else 0.1 if applied else 0.0) if verdict else None

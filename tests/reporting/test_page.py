@@ -53,6 +53,20 @@ def test_the_overview_has_the_table_and_the_comparisons(browser: Browser, page: 
     assert "<script>" in browser.run("document.querySelector('#summary').innerText")
     assert browser.run("document.querySelectorAll('.comparison').length") > 3
     assert "95 % interval" in browser.run("document.querySelector('.comparison').innerText")
+    assert "edit precision" in browser.run("document.querySelector('#summary thead').innerText")
+    text = browser.run("document.getElementById('main').innerText")
+    assert "Does the reward pay for the truth?" in text
+    assert "No failing answer reaches the reward of a passing one (0.100 against 1.000)." in text
+    titles = browser.run("[...document.querySelectorAll('.chart h3')].map((h) => h.textContent).join('|')")
+    for title in ("by mutation operator", "by length of the code", "by difficulty", "Reward against truth"):
+        assert title in titles
+    # Scrolled to, each is drawn, with both runs in it.
+    browser.run("document.querySelectorAll('.chart').forEach((chart) => chart.scrollIntoView())")
+    browser.wait("[...document.querySelectorAll('.plot')].every((plot) => plot.querySelector('.main-svg'))")
+    names = "[...document.querySelectorAll('.plot')].map((plot) => plot.data.map((trace) => trace.name))"
+    drawn = browser.run(names)
+    assert any(found == ["seed-0", "seed-1"] for found in drawn)
+    assert any({"seed-0: base", "seed-1: grpo"} <= set(found) for found in drawn)
 
 
 def test_the_charts_are_drawn(browser: Browser, page: Path) -> None:
@@ -62,6 +76,12 @@ def test_the_charts_are_drawn(browser: Browser, page: Path) -> None:
     assert "Pass rate" in labels
     assert "loss/policy" in labels
     assert "Reward by term" in labels
+    assert "Surprise" in labels
+    plots = "[...document.querySelectorAll('.chart')]"
+    browser.wait(f"{plots}.slice(0, 3).every((chart) => chart.querySelector('.main-svg'))")
+    # Bands are drawn around the mean reward: one for each run.
+    reward = f"{plots}.find((chart) => chart.textContent.startsWith('Reward, mean')).querySelector('.plot')"
+    assert browser.run(f"{reward}.data.filter((trace) => trace.fill === 'toself').length") == 2
 
 
 def test_filtering_narrows_the_list_and_sorting_orders_it(browser: Browser, page: Path) -> None:
@@ -108,8 +128,82 @@ def test_a_rollout_opens_by_its_link_and_shows_everything(browser: Browser, page
     assert "total -= value" in browser.run("document.querySelectorAll('.diff .side')[0].innerText")
     assert browser.run("document.querySelectorAll('.diff mark').length") > 0
     assert browser.run("document.querySelectorAll('.siblings button').length") == 4
-    answer = browser.run("document.getElementById('answer').textContent")
+    answer = browser.run("document.querySelector('#detail [data-part=answer]').textContent")
     assert HOSTILE.split("\u202e")[0] in answer
+
+
+def test_a_conversation_shows_what_was_said_and_folds_its_tools(browser: Browser, page: Path) -> None:
+    browser.open(url(page, "r/1/train/2/1/0"))
+    browser.wait("document.querySelector('#detail .turns') && document.getElementById('detail').dataset.place")
+    assert browser.run("document.querySelectorAll('#detail .turn').length") == 3
+    assert browser.run("document.querySelectorAll('#detail .turn.assistant > pre').length") == 2
+    for folded in ("#detail .call", "#detail .turn.tool"):
+        assert browser.run(f"document.querySelector('{folded}').open") is False
+        assert browser.run(f"document.querySelector('{folded} pre').checkVisibility()") is False
+    browser.run("document.querySelector('#detail .call summary').click()")
+    assert "window.hacked" in browser.run("document.querySelector('#detail .call pre').innerText")
+    assert browser.run("document.querySelectorAll('.turns img, .turns a, .turns script, .turns link').length") == 0
+    browser.open(url(page, "r/1/train/2/1/1"))
+    browser.wait("document.getElementById('detail').dataset.place")
+    assert browser.run("document.querySelector('#detail .turns')") is None
+
+
+def test_a_group_stands_side_by_side(browser: Browser, page: Path) -> None:
+    browser.open(url(page, "r/1/train/3/0/1"))
+    browser.wait(
+        "document.getElementById('detail').dataset.place && document.querySelectorAll('.sibling').length === 4"
+    )
+    cards = browser.run("[...document.querySelectorAll('.sibling')].map((card) => card.innerText)")
+    rows = browser.run("report.viewer.data.siblings(report.viewer.selected)")
+    for card, row in zip(cards, rows, strict=True):
+        assert row["outcome"] in card
+        assert "no reward" in card if row["reward"] is None else f"reward {row['reward']:.2f}" in card
+    assert browser.run("document.querySelectorAll('.sibling.current').length") == 1
+    other = browser.run("document.querySelectorAll('.sibling')[2].dataset.place")
+    browser.run("document.querySelectorAll('.sibling button')[2].click()")
+    browser.wait(f"document.getElementById('detail').dataset.place === '{other}'")
+    assert browser.run("location.hash") == "#r/1/train/3/0/2"
+
+
+def test_a_rollout_is_held_beside_another_one(browser: Browser, page: Path) -> None:
+    browser.open(url(page, "r/1/train/1/0/0"))
+    browser.wait("document.getElementById('detail').dataset.place === '0'")
+    browser.press("p")
+    browser.wait("document.getElementById('pinned').dataset.place === '0'")
+    assert browser.run("document.getElementById('pinned').checkVisibility()")
+    browser.press("ArrowDown")
+    browser.wait("document.getElementById('detail').dataset.place === '1'")
+    assert browser.run("document.getElementById('pinned').dataset.place") == "0"
+    widths = browser.run("['pinned', 'detail'].map((id) => document.getElementById(id).clientWidth)")
+    assert min(widths) > 500
+    browser.press("p")
+    browser.wait("!document.getElementById('pinned').checkVisibility()")
+    assert browser.run("document.getElementById('list').checkVisibility()")
+
+
+def test_tasks_stand_side_by_side_over_runs_and_lead_to_their_answers(browser: Browser, page: Path) -> None:
+    browser.open(url(page))
+    browser.press("4")
+    browser.wait("document.getElementById('matrix')")
+    assert browser.run("document.querySelectorAll('#matrix tbody tr').length") == 60
+    heads = browser.run("document.querySelector('#matrix thead').innerText")
+    assert "seed-0: base" in heads
+    assert "seed-1: grpo" in heads
+    browser.run("document.querySelector('#matrix [data-by=change]').click()")
+    changes = "[...document.querySelectorAll('#matrix tbody tr')].map((row) => row.lastChild.textContent)"
+    found = [float(text.replace("−", "-").replace("+", "")) for text in browser.run(changes)]
+    assert found == sorted(found, reverse=True)
+    assert found[0] > found[-1]
+    browser.run("document.querySelector('#matrix td button').click()")
+    browser.wait("document.getElementById('detail').dataset.place")
+    assert browser.run("report.viewer.data.row(report.viewer.selected).source") in ("base", "sft", "grpo")
+    others = browser.run("[...document.querySelectorAll('.elsewhere button')].map((button) => button.textContent)")
+    assert others
+    before = browser.run("report.viewer.selected")
+    browser.run("document.querySelector('.elsewhere button').click()")
+    browser.wait(f"report.viewer.selected !== {before}")
+    task = "report.viewer.data.row({}).task".format
+    assert browser.run(task(before)) == browser.run(task("report.viewer.selected"))
 
 
 def test_keys_move_through_the_list_and_the_group(browser: Browser, page: Path) -> None:

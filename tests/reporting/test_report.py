@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import gzip
 import json
 import re
@@ -8,15 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 
 from code_repair_rl.errors import BadInput
 from code_repair_rl.reporting import write_report
+from code_repair_rl.reporting.curves import mean_interval, reward_against_truth
 from code_repair_rl.reporting.packing import packed
 from code_repair_rl.reporting.rollout_data import line_operations
 from code_repair_rl.runs import RunDir
-from tests.reporting.recorded import HOSTILE, recorded_run
+from tests.reporting.recorded import HOSTILE, evaluation, recorded_run
 
 
 def embedded(page: str, name: str) -> Any:
@@ -48,6 +52,43 @@ def test_the_report_holds_every_rollout_and_every_evaluation(tmp_path: Path) -> 
     assert rows[0]["text"] == first.text
     assert rows[0]["logprobs"] == [round(100 * p) for p in first.logprobs]
     assert rows[0]["tests"][0][3] == HOSTILE
+
+
+def test_a_report_names_no_absolute_path_of_the_machine(tmp_path: Path) -> None:
+    run = recorded_run(tmp_path / "deep" / "run", steps=1, seed=1)
+    for name, model in (("own", run.path / "sft" / "model"), ("elsewhere", Path("/home/somebody/secret/models/big"))):
+        run.write_eval(name, dataclasses.replace(evaluation(name, 0.5, 1), model=str(model)).to_json())
+    recipe = yaml.safe_load(run.recipe_path.read_text()) | {"model": {"name": str(run.path / "sft" / "model")}}
+    run.recipe_path.write_text(yaml.safe_dump(recipe))
+    index = embedded(write_report([run]).read_text(), "index")
+    assert str(tmp_path) not in json.dumps(index)
+    assert "somebody" not in json.dumps(index)
+    models = {row["name"]: row["model"] for row in index["table"]}
+    assert models["own"] == "run/sft/model"
+    assert models["elsewhere"] == "…/secret/models/big"
+    assert index["runs"][0]["recipe"]["model"]["name"] == "run/sft/model"
+    assert "argv" not in index["runs"][0]["environment"]
+
+
+def test_reward_is_held_against_the_truth() -> None:
+    sound = [(1, 0, 1.0, True), (1, 0, 0.1, False), (1, 1, 0.0, False), (1, 1, 0.1, False)]
+    found = reward_against_truth(sound)
+    assert found is not None
+    assert (found["ordered"], found["highestFailing"], found["lowestPassing"]) == (1.0, 0.1, 1.0)
+    assert found["points"] == [[0.05, 0.0, 1], [0.55, 0.5, 1]]
+    hacked = [(1, 0, 0.9, False), (1, 0, 0.2, True), (1, 0, 0.2, False)]
+    found = reward_against_truth(hacked)
+    assert found is not None
+    assert found["ordered"] == 0.25  # one pair wrong, one tied
+    assert reward_against_truth([(1, 0, 0.9, False)]) is None
+
+
+def test_curves_have_the_interval_of_a_clustered_mean() -> None:
+    values = [0.1, 0.4, 0.2, 0.9, 0.5, 0.3]
+    low, high = stats.ttest_1samp(values, 0.0).confidence_interval(0.95)
+    assert mean_interval(values, list("abcdef")) == pytest.approx([sum(values) / 6, low, high], abs=1e-5)
+    assert mean_interval(values, ["a"] * 6) == [pytest.approx(0.4), None, None]
+    assert mean_interval([], []) == [None, None, None]
 
 
 def test_several_runs_are_pooled_over_their_seeds(tmp_path: Path) -> None:

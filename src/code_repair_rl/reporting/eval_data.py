@@ -10,10 +10,13 @@ from typing import Any
 from code_repair_rl.errors import BadInput
 from code_repair_rl.evaluation import (
     Comparison,
+    Estimate,
     EvalResult,
     breakdown,
+    by_difficulty,
     compare,
     compare_pooled,
+    difficulties,
     holm,
     sentences,
     summary,
@@ -47,13 +50,23 @@ def read_evaluations(run: RunDir) -> Evaluations:
     return Evaluations(results, tuple(notes))
 
 
-def table_row(run: str, name: str, result: EvalResult) -> dict[str, Any]:
-    """One line of the summary table."""
+def table_row(
+    run: str, name: str, result: EvalResult, model: str, reference: EvalResult | None = None
+) -> dict[str, Any]:
+    """One line of the summary table.
+
+    Args:
+        run: the run's label.
+        name: the evaluation's.
+        result: what was found.
+        model: as it is shown.
+        reference: whose answers tell how hard the tasks are; only where it was asked the same ones.
+    """
     found = summary(result)
     return {
         "run": run,
         "name": name,
-        "model": result.model,
+        "model": model,
         "taskSet": result.task_set,
         "split": result.split,
         "hint": result.hint,
@@ -69,12 +82,42 @@ def table_row(run: str, name: str, result: EvalResult) -> dict[str, Any]:
         "format": interval(found.format_rate),
         "apply": interval(found.apply_rate),
         "rightPlace": interval(found.right_place_rate),
+        "editPrecision": interval(found.edit_precision),
         "truncated": interval(found.truncated_rate),
         "tokens": rounded(found.mean_tokens, 1),
         "outcomes": dict(found.outcomes),
-        "byOperator": _bars(result, "operator"),
-        "byLines": _bars(result, "lines"),
+        "byOperator": _bars(breakdown(result, "operator")),
+        "byLines": _bars(breakdown(result, "lines")),
+        "byDifficulty": _bars(_by_difficulty(result, reference)),
     }
+
+
+def matrix(results: Sequence[tuple[str, str, EvalResult]]) -> dict[str, Any]:
+    """Every task's passes in every evaluation, side by side.
+
+    Args:
+        results: label of the run, name of the evaluation, and what it found.
+
+    Returns:
+        `columns`, `[run, name]` each, and `rows`, a task's id, problem and operator and, per column, `[passed, graded]`
+        (null where the evaluation did not ask it).
+    """
+    tasks: dict[str, list[Any]] = {}
+    cells: dict[str, dict[int, list[int]]] = {}
+    for number, (_, _, result) in enumerate(results):
+        for task in result.tasks:
+            tasks.setdefault(task.task_id, [task.task_id, task.problem, task.operator])
+            cells.setdefault(task.task_id, {})[number] = [task.passed, task.graded]
+    return {
+        "columns": [[run, name] for run, name, _ in results],
+        "rows": [[*told, [cells[task_id].get(n) for n in range(len(results))]] for task_id, told in tasks.items()],
+    }
+
+
+def _by_difficulty(result: EvalResult, reference: EvalResult | None) -> Mapping[str, Estimate]:
+    if reference is None or reference.tasks_sha256 != result.tasks_sha256 or reference.hint != result.hint:
+        return {}
+    return by_difficulty(result, difficulties(reference), is_reference=reference is result)
 
 
 def comparisons(runs: Sequence[tuple[str, Mapping[str, EvalResult]]]) -> list[dict[str, Any]]:
@@ -133,5 +176,5 @@ def _plain(title: str, one: Comparison, adjusted: float | None) -> dict[str, Any
     }
 
 
-def _bars(result: EvalResult, by: Any) -> list[list[Any]]:
-    return [[label, *interval(estimate), estimate.tasks] for label, estimate in breakdown(result, by).items()]
+def _bars(groups: Mapping[str, Estimate]) -> list[list[Any]]:
+    return [[label, *interval(estimate), estimate.tasks] for label, estimate in groups.items()]

@@ -9,21 +9,23 @@ from __future__ import annotations
 import base64
 import hashlib
 import html
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from code_repair_rl.errors import BadInput
+from code_repair_rl.evaluation import EvalResult
 from code_repair_rl.home import write_atomically
-from code_repair_rl.reporting.curves import metric_series, step_figures
-from code_repair_rl.reporting.eval_data import comparisons, read_evaluations, table_row
+from code_repair_rl.reporting.curves import metric_series, reward_against_truth, step_figures
+from code_repair_rl.reporting.eval_data import comparisons, matrix, read_evaluations, table_row
 from code_repair_rl.reporting.packing import packed, packed_bytes
+from code_repair_rl.reporting.places import shown_environment, shown_path, without_absolute_paths
 from code_repair_rl.reporting.rollout_data import RolloutBook
 from code_repair_rl.reporting.token_text import TokenText, find_tokenizer
 from code_repair_rl.runs import RolloutRow, RunDir, read_rows
 
-_SCRIPTS = ("dom.js", "charts.js", "code.js", "rollout.js", "viewer.js", "main.js")
+_SCRIPTS = ("dom.js", "charts.js", "code.js", "rollout.js", "viewer.js", "tasks.js", "main.js")
 
 
 def write_report(
@@ -56,15 +58,20 @@ def write_report(
     described: list[dict[str, Any]] = []
     table: list[dict[str, Any]] = []
     results = []
+    every: list[tuple[str, str, EvalResult]] = []
     for number, (run, label) in enumerate(zip(runs, labels, strict=True)):
         evaluations = read_evaluations(run)
         results.append((label, evaluations.results))
-        table += [table_row(label, name, result) for name, result in evaluations.results.items()]
+        reference = _reference(evaluations.results)
+        for name, result in evaluations.results.items():
+            table.append(table_row(label, name, result, shown_path(result.model, run.path), reference))
+            every.append((label, name, result))
         described.append(_describe(run, label, number, book, tokenizer, evaluations.notes))
     index = {
         "runs": described,
         "table": table,
         "comparisons": comparisons(results),
+        "matrix": matrix(every),
         "rollouts": book.index(),
     }
     for note in (note for run_data in described for note in run_data["notes"]):
@@ -81,9 +88,15 @@ def _describe(
     tokenizer_file = find_tokenizer(run.path) or tokenizer
     token_text = TokenText(tokenizer_file) if tokenizer_file is not None else None
     steps = []
+    judged: list[tuple[int, int, float, bool]] = []
     for step in run.rollout_steps():
         rows = run.rollouts(step)
         steps.append(step_figures(step, rows))
+        judged += [
+            (row.step, row.group, row.reward, row.passed)
+            for row in rows
+            if row.score is not None and row.reward is not None
+        ]
         book.add(rows, run=number, source="train", token_text=token_text)
     for name in run.eval_names():
         for rows in _evaluation_rows(run, name):
@@ -92,14 +105,20 @@ def _describe(
     return {
         "label": label,
         "path": run.name,
-        "recipe": run.recipe(),
-        "environment": sessions[-1] if sessions else {},
+        "recipe": without_absolute_paths(run.recipe(), run.path),
+        "environment": shown_environment(sessions[-1]) if sessions else {},
         "sessions": len(sessions),
         "seconds": sum(_session_seconds(session) for session in sessions),
         "steps": steps,
+        "truth": reward_against_truth(judged),
         "metrics": metric_series(run.metrics()),
         "notes": list(notes),
     }
+
+
+def _reference(results: Mapping[str, EvalResult]) -> EvalResult | None:
+    """The evaluation that tells how hard tasks are: the one called `base`, or the first."""
+    return results.get("base") or next(iter(results.values()), None)
 
 
 def _session_seconds(session: dict[str, Any]) -> float:

@@ -122,6 +122,7 @@ class RolloutBook:
             "isolation": row.isolation,
             "passed": row.passed,
             "score": row.score,
+            "turns": _turns(row),
         }
 
     def _edits(self, before: Mapping[str, str], after: Mapping[str, str]) -> dict[str, list[list[Any]]] | None:
@@ -168,6 +169,16 @@ def line_operations(before: str, after: str) -> list[list[Any]]:
     one, other = before.split("\n"), after.split("\n")
     matcher = difflib.SequenceMatcher(None, one, other, autojunk=len(one) > 2000)
     return [[i1, i2, other[j1:j2]] for tag, i1, i2, j1, j2 in matcher.get_opcodes() if tag != "equal"]
+
+
+def _turns(row: RolloutRow) -> list[list[Any]] | None:
+    """`[role, text, [[tool, arguments], …], tokens]` of each turn; None for a single answer."""
+    if row.turns is None:
+        return None
+    return [
+        [t.role, _short(t.text), [[call.name, _short(call.arguments)] for call in t.tool_calls], t.end - t.start]
+        for t in row.turns
+    ]
 
 
 def _short(text: str) -> str:

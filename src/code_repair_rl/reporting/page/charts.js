@@ -31,11 +31,11 @@ function chart(title, traces, options = {}) {
 function layout(options) {
   const grid = css("--line");
   return {
-    margin: { l: 48, r: 12, t: 8, b: 24 }, height: 240, autosize: true,
+    margin: { l: 48, r: 12, t: 8, b: options.scatter ? 34 : 24 }, height: 240, autosize: true,
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
-    font: { color: css("--text"), size: 11 }, hovermode: "x unified",
-    xaxis: { gridcolor: grid, zerolinecolor: grid, automargin: true, ...(options.category ? {} : { tickformat: ",d", dtick: options.dtick }), ...(options.xaxis || {}) },
-    yaxis: { gridcolor: grid, zerolinecolor: grid, tickformat: options.percent ? ".0%" : "", rangemode: options.zero ? "tozero" : "normal", automargin: true },
+    font: { color: css("--text"), size: 11 }, hovermode: options.scatter ? "closest" : "x unified",
+    xaxis: { gridcolor: grid, zerolinecolor: grid, automargin: true, ...(options.category ? {} : options.scatter ? { title: { text: "mean reward", font: { size: 10 } } } : { tickformat: ",d", dtick: options.dtick }), ...(options.xaxis || {}) },
+    yaxis: { gridcolor: grid, zerolinecolor: grid, tickformat: options.percent || options.scatter ? ".0%" : "", rangemode: options.zero ? "tozero" : "normal", automargin: true },
     showlegend: options.legend !== false, legend: options.category ? { orientation: "h", y: 1.02, yanchor: "bottom", font: { size: 10 } } : { orientation: "h", y: -0.12, yanchor: "top", font: { size: 10 } },
     hoverlabel: { font: { size: 11 } }, barmode: options.stack ? "stack" : "group",
   };
@@ -50,7 +50,7 @@ function stepTicks(traces) {
 
 function draw(plot) {
   const { traces, options } = charts.pending.get(plot);
-  if (!options.category) options.dtick = stepTicks(traces);
+  if (!options.category && !options.scatter) options.dtick = stepTicks(traces);
   charts.drawn.set(plot, options);
   return Plotly.react(plot, traces, layout(options), { displaylogo: false, displayModeBar: false, responsive: true });
 }
@@ -78,24 +78,29 @@ function lineTraces(name, x, y, colour) {
   ];
 }
 
-function bandTraces(name, x, triples, colour) {
-  const low = triples.map((t) => t[1]), high = triples.map((t) => t[2]), value = triples.map((t) => t[0]);
-  return [
-    { x: x.concat([...x].reverse()), y: high.concat([...low].reverse()), fill: "toself", fillcolor: colour + "26", line: { width: 0 }, hoverinfo: "skip", showlegend: false, mode: "lines" },
-    ...lineTraces(name, x, value, colour),
-  ];
+function bandTraces(name, xs, all, colour) {
+  // Steps whose interval cannot be told (one problem only) have no band; the line goes on.
+  const value = all.map((t) => t[0]);
+  const known = xs.map((at, i) => [at, all[i]]).filter(([, t]) => t[1] !== null && t[2] !== null);
+  const band = known.length > 1 ? [bandOf(known.map(([at]) => at), known.map(([, t]) => t[1]), known.map(([, t]) => t[2]), colour)] : [];
+  return [...band, ...lineTraces(name, xs, value, colour)];
+}
+
+function bandOf(x, low, high, colour) {
+  return { x: x.concat([...x].reverse()), y: high.concat([...low].reverse()), fill: "toself", fillcolor: colour + "26", line: { width: 0 }, hoverinfo: "skip", showlegend: false, mode: "lines" };
 }
 
 function courseCharts(runs) {
   const colour = (i) => RUN_COLOURS[i % RUN_COLOURS.length];
   const trained = runs.map((run, i) => ({ run, colour: colour(i) })).filter(({ run }) => run.steps.length);
+  const banded = (get) => trained.flatMap(({ run, colour: c }) => bandTraces(run.label, run.steps.map((s) => s.step), run.steps.map(get), c));
   const over = (get) => trained.flatMap(({ run, colour: c }) => lineTraces(run.label, run.steps.map((s) => s.step), run.steps.map(get), c));
   const found = [];
   const legend = trained.length > 1;
   if (trained.length) {
     found.push(chart("Pass rate of the training rollouts, with 95 % intervals",
-      trained.flatMap(({ run, colour: c }) => bandTraces(run.label, run.steps.map((s) => s.step), run.steps.map((s) => s.pass), c)), { percent: true, zero: true, legend }));
-    if (trained.some(({ run }) => run.steps.some((s) => s.reward !== null))) found.push(chart("Reward, mean", over((s) => s.reward), { legend }));
+      banded((s) => s.pass), { percent: true, zero: true, legend }));
+    if (trained.some(({ run }) => run.steps.some((s) => s.reward[0] !== null))) found.push(chart("Reward, mean with 95 % intervals", banded((s) => s.reward), { legend }));
     for (const { run } of trained) {
       const x = run.steps.map((s) => s.step);
       const suffix = trained.length > 1 ? ` (${run.label})` : "";
@@ -105,16 +110,28 @@ function courseCharts(runs) {
       })).filter((trace) => trace.y.some((v) => v > 0)), { percent: true, zero: true }));
       const terms = [...new Set(run.steps.flatMap((s) => Object.keys(s.terms)))];
       if (terms.length) found.push(chart("Reward by term, mean before weighting" + suffix,
-        terms.flatMap((term, i) => lineTraces(term, x, run.steps.map((s) => s.terms[term] ?? null), RUN_COLOURS[i % RUN_COLOURS.length]))));
+        terms.flatMap((term, i) => bandTraces(term, x, run.steps.map((s) => s.terms[term] ?? [null, null, null]), RUN_COLOURS[i % RUN_COLOURS.length]))));
     }
-    found.push(chart("Answer length, tokens", over((s) => s.tokens), { legend, zero: true }));
+    found.push(chart("Answer length, tokens", banded((s) => s.tokens), { legend, zero: true }));
     found.push(chart("Cut off by the length limit", over((s) => s.truncated), { legend, percent: true, zero: true }));
     found.push(chart("Groups whose rewards are all the same", over((s) => s.flatGroups), { legend, percent: true, zero: true }));
-    found.push(chart("Log-probability of sampled tokens, mean", over((s) => s.logprob), { legend }));
+    found.push(chart("Surprise: −log p of sampled tokens (estimates entropy)", banded((s) => s.surprise), { legend, zero: true }));
+    if (trained.some(({ run }) => run.steps.some((s) => s.turns !== null))) found.push(chart("Turns of an answer, mean", over((s) => s.turns), { legend, zero: true }));
     found.push(chart("Grading time per answer, seconds", over((s) => s.gradingSeconds), { legend, zero: true }));
     if (trained.some(({ run }) => run.steps.some((s) => s.noVerdict > 0))) found.push(chart("Answers without a verdict", over((s) => s.noVerdict), { legend, percent: true, zero: true }));
   }
   return found;
+}
+
+function truthChart(runs) {
+  // One point for each pair of values; its area is the number of groups there.
+  const known = runs.map((run, i) => [run, i]).filter(([run]) => run.truth);
+  if (!known.length) return null;
+  return chart("Reward against truth: each group's mean reward and pass rate", known.map(([run, i]) => {
+    const most = Math.max(...run.truth.points.map((p) => p[2]));
+    return { x: run.truth.points.map((p) => p[0]), y: run.truth.points.map((p) => p[1]), text: run.truth.points.map((p) => `${p[2]} groups`), name: plain(run.label), mode: "markers",
+      marker: { color: RUN_COLOURS[i % RUN_COLOURS.length], opacity: 0.55, size: run.truth.points.map((p) => 5 + 17 * Math.sqrt(p[2] / most)) } };
+  }), { legend: known.length > 1, scatter: true, zero: true });
 }
 
 // What the charts above show already, from the rollouts themselves.

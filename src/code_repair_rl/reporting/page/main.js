@@ -1,6 +1,6 @@
 "use strict";
 
-const KEYS = [["1 – 4", "the parts of the report"], ["j  k", "next, previous rollout"], ["h  l", "previous, next of the same group"], ["/", "search"], ["Esc", "leave the search"], ["t", "light or dark"], ["?", "these keys"]];
+const KEYS = [["1 – 5", "the parts of the report"], ["j  k  ↓  ↑", "next, previous rollout"], ["h  l", "previous, next of the same group"], ["p", "hold the rollout beside the others, let it go"], ["/", "search"], ["Esc", "leave the search"], ["t", "light or dark"], ["?", "these keys"]];
 
 function cell(triple) {
   if (!triple || triple[0] === null) return el("td", { class: "number quiet" }, "–");
@@ -10,14 +10,14 @@ function cell(triple) {
 function summaryTable(rows, severalRuns) {
   if (!rows.length) return el("p", { class: "quiet" }, "No evaluation was recorded.");
   const ks = [...new Set(rows.flatMap((row) => Object.keys(row.passAt).map(Number)))].sort((a, b) => a - b);
-  const head = [severalRuns ? "run" : null, "evaluation", "asked", "format", "apply", "right place", ...ks.map((k) => `pass@${k}`), "tokens", "no verdict"];
+  const head = [severalRuns ? "run" : null, "evaluation", "asked", "format", "apply", "right place", ...ks.map((k) => `pass@${k}`), "edit precision", "tokens", "no verdict"];
   return el("div", { class: "scroll" }, el("table", { class: "figures", id: "summary" },
     el("thead", {}, el("tr", {}, head.filter((h) => h !== null).map((h) => el("th", { scope: "col" }, h)))),
     el("tbody", {}, rows.map((row) => el("tr", {},
       severalRuns ? el("td", {}, row.run) : null,
       el("td", {}, el("strong", {}, row.name), row.unsafe ? [" ", el("span", { class: "badge bad" }, "no isolation")] : null, el("small", {}, row.model)),
       el("td", {}, `${row.tasks} tasks × ${row.samplesPerTask}`, el("small", {}, `${row.problems} problems, ${row.split}, hint ${row.hint}, T ${row.temperature}`, row.leftOut ? `, ${row.leftOut} too long` : "")),
-      cell(row.format), cell(row.apply), cell(row.rightPlace), ks.map((k) => cell(row.passAt[k])),
+      cell(row.format), cell(row.apply), cell(row.rightPlace), ks.map((k) => cell(row.passAt[k])), cell(row.editPrecision),
       el("td", { class: "number" }, format.number(row.tokens, 1)), el("td", { class: "number" }, row.noVerdict))))));
 }
 
@@ -57,15 +57,25 @@ function overview(index, viewer) {
   const notes = index.runs.flatMap((run) => run.notes.map((note) => `${run.label}: ${note}`));
   return [
     el("h2", {}, "Evaluations"), summaryTable(index.table, several),
-    el("p", { class: "quiet" }, "Intervals are 95 %, clustered by problem. Answers without a verdict leave every figure and are counted."),
+    el("p", { class: "quiet" }, "Intervals are 95 %, clustered by problem. Answers without a verdict leave every figure and are counted. Edit precision: of the answers that pass, the tokens that the known-good edit changes for each one that the answer changes, at most 100 %."),
     index.comparisons.length ? el("h2", {}, "What was shown, and what was not") : null,
     index.comparisons.map((one) => comparisonCard(one, viewer)),
     bars.length ? el("h2", {}, "Where it works") : null,
-    bars.length ? el("div", { class: "charts" }, barChart("pass@1 by mutation operator (tasks)", bars, "byOperator"), barChart("pass@1 by length of the code (tasks)", bars, "byLines")) : null,
+    bars.length ? el("div", { class: "charts" }, barChart("pass@1 by mutation operator (tasks)", bars, "byOperator"), barChart("pass@1 by length of the code (tasks)", bars, "byLines"), barChart("pass@1 by difficulty for the first model (tasks)", bars, "byDifficulty")) : null,
+    bars.some((row) => row.byDifficulty.length) ? el("p", { class: "quiet" }, "Difficulty is told from the first half of the first model's answers; its own bars show the other half.") : null,
     index.runs.some((run) => run.steps.length || Object.keys(run.metrics).length) ? [el("h2", {}, "Training"), runTable(index.runs),
       el("p", { class: "quiet" }, "Steps ask different tasks: their pass rates show the course of training, and compare no models. Evaluations do that.")] : null,
+    ...truth(index.runs),
     notes.length ? el("div", { class: "card" }, notes.map((note) => el("p", { class: "warn" }, note))) : null,
   ];
+}
+
+function truth(runs) {
+  const known = runs.filter((run) => run.truth);
+  if (!known.length) return [];
+  const sentence = ({ label, truth: t }) => el("p", {}, el("strong", {}, label), `: of all pairs of a passing and a failing answer the passing one has the higher reward in ${format.percent(t.ordered)} (${t.answers} answers). `
+    + (t.highestFailing < t.lowestPassing ? `No failing answer reaches the reward of a passing one (${format.number(t.highestFailing)} against ${format.number(t.lowestPassing)}).` : `The best-paid failing answer has ${format.number(t.highestFailing)}, the worst-paid passing one ${format.number(t.lowestPassing)}: the reward can be had without passing.`));
+  return [el("h2", {}, "Does the reward pay for the truth?"), ...known.map(sentence), el("div", { class: "charts" }, truthChart(runs))];
 }
 
 function about(index) {
@@ -92,6 +102,7 @@ async function main() {
       metrics.length ? [el("h2", {}, "Metrics"), el("div", { class: "charts" }, metricCharts(index.runs, metrics))] : null,
       more.length ? el("details", {}, el("summary", {}, `${more.length} more metrics, most of them shown above in another way`), el("div", { class: "charts" }, metricCharts(index.runs, more))) : null]],
     rollouts: [`Rollouts (${index.rollouts.count})`, () => [viewer.node]],
+    tasks: [`Tasks (${index.matrix.rows.length})`, () => taskMatrix(index.matrix, viewer, new Set(index.matrix.columns.map((c) => c[0])).size > 1)],
     about: ["About", () => about(index)],
   };
   const made = {};
@@ -134,8 +145,10 @@ async function main() {
       j: () => { show("rollouts"); viewer.move(1); }, k: () => { show("rollouts"); viewer.move(-1); },
       l: () => viewer.moveInGroup(1), h: () => viewer.moveInGroup(-1),
       "/": () => { show("rollouts"); viewer.search.focus(); }, t: toggleTheme, "?": () => keys.showModal(),
-      1: () => choose(names[0]), 2: () => choose(names[1]), 3: () => choose(names[2]), 4: () => choose(names[3]),
+      1: () => choose(names[0]), 2: () => choose(names[1]), 3: () => choose(names[2]), 4: () => choose(names[3]), 5: () => choose(names[4]),
+      p: () => viewer.togglePin(), ArrowDown: () => viewer.move(1), ArrowUp: () => viewer.move(-1),
     };
+    if (event.key.startsWith("Arrow") && (current !== "rollouts" || viewer.view.contains(event.target))) return;
     if (Object.hasOwn(actions, event.key)) { event.preventDefault(); actions[event.key](); }
   });
 

@@ -3,12 +3,13 @@
 
 function shadedAnswer(detail) {
   // Darker means less likely: the places where the model could well have said something else.
-  const box = el("pre", { class: "box", id: "answer" });
+  const box = el("pre", { class: "box", "data-part": "answer" });
   let at = 0;
   detail.lengths.forEach((length, i) => {
     const piece = detail.text.slice(at, at + length);
     at += length;
     if (!length) return;
+    if (detail.logprobs[i] === null) { box.append(visible(piece)); return; }
     const logprob = detail.logprobs[i] / 100;
     const token = el("span", { class: "token", title: `p = ${Math.exp(logprob).toPrecision(2)} (log ${logprob.toFixed(2)})` }, piece);
     token.style.backgroundColor = `rgba(224, 123, 57, ${Math.min(0.75, -logprob / 4).toFixed(3)})`;
@@ -19,6 +20,7 @@ function shadedAnswer(detail) {
 }
 
 function logprobBars(logprobs) {
+  if (!logprobs.some((value) => value !== null)) return el("p", { class: "quiet" }, "The endpoint told no probabilities.");
   return el("div", { class: "bars", role: "img", "aria-label": "Probability of each sampled token" },
     logprobs.map((value, i) => {
       const bar = el("span", { title: `token ${i + 1}: p = ${Math.exp(value / 100).toPrecision(2)}` });
@@ -39,16 +41,58 @@ function testList(tests) {
     passing.length ? el("details", { open: failing.length === 0 && passing.length <= 6 }, el("summary", {}, `${passing.length} passed`), passing.map(line)) : null);
 }
 
+// Turns of a conversation: what the model said is open, what tools were asked and what they answered is folded.
+function turnList(turns) {
+  const titles = { assistant: "model", tool: "tool's answer", user: "environment" };
+  const call = ([name, given]) => el("details", { class: "call" }, el("summary", {}, "calls ", el("code", {}, name), el("span", { class: "quiet" }, " " + oneLine(given))), el("pre", { class: "box" }, pretty(given)));
+  return el("div", { class: "turns" }, turns.map(([role, text, calls, tokens], i) => {
+    const title = [el("strong", {}, `${i + 1} ${titles[role] || role}`), el("span", { class: "quiet" }, ` ${tokens} tokens`)];
+    const body = text ? el("pre", { class: "box" }, text) : null;
+    if (role === "assistant") return el("div", { class: "turn " + role }, el("div", {}, title), body, calls.map(call));
+    return el("details", { class: "turn " + role }, el("summary", {}, title, el("span", { class: "quiet" }, "  " + oneLine(text))), body);
+  }));
+}
+
+const oneLine = (text) => { const line = text.replace(/\s+/g, " ").trim(); return line.length > 80 ? line.slice(0, 80) + " …" : line; };
+
+function pretty(json) {
+  try { return JSON.stringify(JSON.parse(json), null, 2); } catch { return json; }
+}
+
+const CARD_LINES = 14;
+
+// One answer of a group as a card: its reward and what it changes, to be read beside the others.
+function siblingCard(row, detail, chunk, current, open) {
+  const lines = [];
+  for (const [path, operations] of Object.entries(detail.edits || {})) {
+    const before = (chunk.trees[detail.tree][path] || "").split("\n");
+    for (const [start, end, replacement] of operations) {
+      for (let n = start; n < end; n += 1) lines.push(["del", "− " + before[n]]);
+      for (const line of replacement) lines.push(["add", "+ " + line]);
+    }
+  }
+  if (!lines.length) lines.push(...(detail.edits ? [["", "nothing changed"]] : detail.text.split("\n").map((line) => ["", line])));
+  const more = lines.length - CARD_LINES;
+  const terms = Object.entries(detail.terms).map(([name, value]) => `${name} ${format.number(value, 2)}`).join(", ");
+  return el("div", { class: "sibling card" + (current ? " current" : ""), "data-place": row.place },
+    el("button", { type: "button", "aria-pressed": String(current), class: outcomeClass(row.outcome), onclick: () => open(row.place) }, `${row.sample} ${row.outcome}`),
+    el("div", { class: "quiet" }, row.reward === null ? "no reward" : `reward ${format.number(row.reward, 2)}`, row.advantage === null ? "" : `, advantage ${format.signed(row.advantage)}`, terms ? el("div", {}, terms) : null),
+    el("div", { class: "code" }, lines.slice(0, CARD_LINES).map(([kind, line]) => el("div", { class: "codeline " + kind }, el("span", {}, line))), more > 0 ? el("div", { class: "quiet" }, `… ${more} more lines`) : null));
+}
+
 function facts(pairs) {
   return el("dl", {}, pairs.filter(([, value]) => value !== null && value !== undefined && value !== "").flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, value)]));
 }
 
-function rolloutView(view, row, detail, chunk, siblings, open) {
+// `around` is what the viewer knows of the rest: siblings, where else the task was asked, how to open and to pin.
+function rolloutView(view, row, detail, chunk, around) {
+  const { siblings, elsewhere, open, pin, pinned } = around;
   const weighed = Object.entries(detail.terms);
   const tree = chunk.trees[detail.tree];
   const edits = detail.edits ? Object.entries(detail.edits) : null;
   const children = [
-    el("h2", {}, row.task, " ", el("span", { class: "badge " + outcomeClass(row.outcome) }, row.outcome)),
+    el("h2", {}, row.task, " ", el("span", { class: "badge " + outcomeClass(row.outcome) }, row.outcome), " ",
+      el("button", { type: "button", class: "pin", title: "Hold this one to compare others with it (p)", onclick: pin }, pinned ? "unpin" : "pin")),
     facts([
       ["where", [row.run, row.source, row.source === "train" ? `step ${row.step}` : null, `group ${row.group}`, `sample ${row.sample}`].filter((x) => x !== null).join(" · ")],
       ["problem", row.problem], ["operator", row.operator], ["hint", row.hint],
@@ -59,19 +103,20 @@ function rolloutView(view, row, detail, chunk, siblings, open) {
       ["ended by", detail.finish === "length" ? "the length limit" : "the model"],
       ["grading", `${format.number(detail.seconds, 2)} s, isolation ${detail.isolation}`],
     ]),
-    siblings.length > 1 ? el("div", {}, el("h3", {}, `The group (${siblings.length})`), el("div", { class: "siblings" }, siblings.map((s) =>
-      el("button", { type: "button", "aria-pressed": String(s.place === row.place), class: outcomeClass(s.outcome), onclick: () => open(s.place) },
-        `${s.sample} ${s.outcome}`, s.advantage === null ? "" : ` ${format.signed(s.advantage)}`)))) : null,
+    siblings.length > 1 ? el("div", {}, el("h3", {}, `The group, beside each other (${siblings.length})`), el("div", { class: "siblings" })) : null,
+    elsewhere.length ? el("div", { class: "elsewhere" }, el("span", { class: "quiet" }, "The same task in: "), elsewhere.map(({ label, passed, graded, place }) =>
+      el("button", { type: "button", onclick: () => open(place) }, `${label} ${passed}/${graded}`))) : null,
     el("h3", {}, "Edit"),
     edits && edits.length ? edits.map(([path, operations]) => sideBySide(path, tree[path] || "", operations))
       : el("p", { class: "quiet" }, edits ? "Nothing changed." : "No edit that applies could be read from the answer."),
     el("h3", {}, "Tests"), testList(detail.tests),
     detail.evidence.length ? el("div", {}, el("h3", {}, "Evidence"), el("pre", { class: "box" }, detail.evidence.join("\n"))) : null,
+    detail.turns ? [el("h3", {}, `Conversation (${detail.turns.length} turns)`), turnList(detail.turns)] : null,
     el("h3", {}, "Answer", el("span", { class: "quiet" }, `  ${row.tokens} tokens; darker means less likely`)),
-    detail.lengths ? shadedAnswer(detail) : el("div", {}, logprobBars(detail.logprobs), el("pre", { class: "box", id: "answer" }, detail.text)),
+    detail.lengths ? shadedAnswer(detail) : el("div", {}, logprobBars(detail.logprobs), el("pre", { class: "box", "data-part": "answer" }, detail.text)),
     el("details", {}, el("summary", {}, "Prompt"), el("pre", { class: "box" }, chunk.prompts[detail.prompt])),
     Object.keys(tree).length ? el("details", {}, el("summary", {}, "Files before"), Object.entries(tree).map(([path, text]) => el("div", {}, el("h3", {}, path), codeBox(text)))) : null,
   ];
-  view.replaceChildren(...children.flat().filter((child) => child !== null));
+  view.replaceChildren(...children.flat(2).filter((child) => child !== null));
   view.scrollTop = 0;
 }

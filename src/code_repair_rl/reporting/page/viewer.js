@@ -40,6 +40,33 @@ class Rollouts {
 
   groupKey(place) { const c = this.columns; return `${c.run[place]}/${c.source[place]}/${c.step[place]}/${c.group[place]}`; }
   link(place) { const c = this.columns; return ["r", c.run[place] + 1, encodeURIComponent(this.names.source[c.source[place]]), c.step[place], c.group[place], c.sample[place]].join("/"); }
+  // Where else the same task was asked: one entry for each group, the latest training steps last.
+  elsewhere(place) {
+    const c = this.columns, n = this.names;
+    if (!this.byTask) {
+      this.byTask = new Map();
+      for (const [key, places] of this.groups) {
+        const task = c.task[places[0]];
+        if (!this.byTask.has(task)) this.byTask.set(task, []);
+        this.byTask.get(task).push(key);
+      }
+    }
+    const own = this.groupKey(place);
+    return this.byTask.get(c.task[place]).filter((key) => key !== own).slice(-16).map((key) => {
+      const places = this.groups.get(key), at = places[0], source = n.source[c.source[at]];
+      const outcomes = places.map((p) => n.outcome[c.outcome[p]]);
+      const label = [this.runs.length > 1 ? this.runs[c.run[at]] : null, source === "train" ? `step ${c.step[at]}` : source].filter(Boolean).join(" · ");
+      return { label, place: at, passed: outcomes.filter((o) => o === "passed").length, graded: outcomes.filter((o) => o !== "no-verdict").length };
+    });
+  }
+
+  // The first answer to a task in an evaluation; undefined where its answers were not kept.
+  find(run, source, task) {
+    const c = this.columns, wanted = [this.runs.indexOf(run), this.names.source.indexOf(source), this.names.task.indexOf(task)];
+    const found = c.task.findIndex((t, p) => t === wanted[2] && c.run[p] === wanted[0] && c.source[p] === wanted[1]);
+    return found < 0 ? undefined : found;
+  }
+
   siblings(place) { return this.groups.get(this.groupKey(place)).map((p) => this.row(p)); }
 
   async detail(place) {
@@ -109,7 +136,8 @@ class Viewer {
     this.space = el("div", {});
     this.rows = el("div", { id: "rows", role: "listbox", tabindex: "0", "aria-label": "Rollouts", onscroll: () => this.paint() }, this.space);
     this.view = el("div", { id: "detail", tabindex: "-1" }, el("p", { class: "quiet" }, data.count ? "Choose a rollout: click, or j and k." : "No rollouts were recorded."));
-    this.node = el("div", { id: "viewer" }, el("div", { id: "list" }, this.filters, this.head, this.rows), this.view);
+    this.held = el("div", { id: "pinned", hidden: true, "aria-label": "Pinned rollout" });
+    this.node = el("div", { id: "viewer" }, el("div", { id: "list" }, this.filters, this.head, this.rows), this.held, this.view);
     new ResizeObserver(() => this.paint()).observe(this.rows);
   }
 
@@ -168,9 +196,38 @@ class Viewer {
     if (remember) history.replaceState(null, "", "#" + this.data.link(place));
     const { chunk, detail } = await this.data.detail(place);
     if (this.selected !== place) return;
-    rolloutView(this.view, this.data.row(place), detail, chunk, this.data.siblings(place), (p) => this.open(p));
+    this.draw(this.view, place, chunk, detail);
+    await this.fillSiblings(this.view, place);
     this.view.dataset.place = place;
   }
+
+  draw(view, place, chunk, detail) {
+    rolloutView(view, this.data.row(place), detail, chunk, {
+      siblings: this.data.siblings(place), elsewhere: this.data.elsewhere(place), open: (p) => this.open(p),
+      pin: () => this.pin(view === this.held ? null : place), pinned: view === this.held,
+    });
+  }
+
+  async fillSiblings(view, place) {
+    const strip = view.querySelector(".siblings");
+    if (!strip) return;
+    const rows = this.data.siblings(place);
+    const details = await Promise.all(rows.map((row) => this.data.detail(row.place)));
+    strip.replaceChildren(...rows.map((row, i) => siblingCard(row, details[i].detail, details[i].chunk, row.place === place, (p) => this.open(p))));
+  }
+
+  // Hold a rollout beside the one that is open: the list makes room for it, j and k go on.
+  async pin(place) {
+    this.node.classList.toggle("pinned", place !== null);
+    this.held.hidden = place === null;
+    if (place === null) { this.paint(); return; }
+    const { chunk, detail } = await this.data.detail(place);
+    this.draw(this.held, place, chunk, detail);
+    await this.fillSiblings(this.held, place);
+    this.held.dataset.place = place;
+  }
+
+  togglePin() { this.pin(this.held.hidden && this.selected !== null ? this.selected : null); }
 
   move(by) {
     if (!this.shown.length) return;
