@@ -63,8 +63,8 @@ def test_an_implement_task_asks_for_what_is_missing() -> None:
 
 
 def test_a_classification_task_is_not_asked_for_an_edit() -> None:
-    with pytest.raises(TypeError, match="classification"):
-        prompt(kind=Kind.CLASSIFY)
+    assert "SEARCH" not in prompt(kind=Kind.CLASSIFY)
+    assert "<answer>" in prompt(kind=Kind.CLASSIFY)
 
 
 @given(st.sampled_from(HintLevel), st.integers(10**9, 10**12))
@@ -94,5 +94,7 @@ def test_the_oracle_answer_names_paths_where_there_are_several_files() -> None:
 
 
 def test_a_classification_task_has_no_oracle_edit() -> None:
+    task = addition().model_copy(update={"oracle": "CWE-79"})
+    assert "<answer>CWE-79</answer>" in oracle_answer(task)
     with pytest.raises(TypeError, match="label"):
-        oracle_answer(addition().model_copy(update={"oracle": "CWE-79"}))
+        task.files_after_oracle()

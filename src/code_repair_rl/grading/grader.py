@@ -16,6 +16,7 @@ from code_repair_rl.edits import EditError, Tolerance, parse
 from code_repair_rl.errors import BadInput, MachineryFailed
 from code_repair_rl.grading.cache import VerdictCache, key_of, measure_key_of
 from code_repair_rl.grading.canary import canary_passes
+from code_repair_rl.grading.classification import classification_verdict
 from code_repair_rl.grading.comparison import compare_with_oracle
 from code_repair_rl.grading.function_worker import FunctionWorker
 from code_repair_rl.grading.judge import Expectation, expectation, judge
@@ -24,7 +25,7 @@ from code_repair_rl.grading.repository import RepositoryWorker, judge_repository
 from code_repair_rl.grading.verdict import Outcome, Verdict
 from code_repair_rl.sandbox import FUNCTION, Limits, Sandbox, select_backend
 from code_repair_rl.sandbox.fork_server import ServerBroken
-from code_repair_rl.tasks import FunctionTests, RepositoryTests, Task
+from code_repair_rl.tasks import FunctionTests, Kind, RepositoryTests, Task
 
 _WITH_FORK_SERVERS = ("bubblewrap", "unsafe_local")
 _LEAST_CPU_SECONDS = 2.0
@@ -94,6 +95,8 @@ class Grader:
 
     def grade(self, task: Task, completion_text: str) -> Verdict:
         """The verdict on one answer. An answer without edits is an answer that did not work, never an exception."""
+        if task.kind is Kind.CLASSIFY:
+            return classification_verdict(task, completion_text)
         try:
             applied = parse(completion_text).apply_with(
                 task.files, tolerance=self._tolerance, protected=_protected(task)

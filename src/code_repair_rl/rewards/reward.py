@@ -22,6 +22,7 @@ from code_repair_rl.edits import (
     similarity,
 )
 from code_repair_rl.grading.verdict import Outcome, Verdict
+from code_repair_rl.rewards.classification import classification_terms, classification_total
 from code_repair_rl.rewards.style import style_conformity
 from code_repair_rl.rewards.terms import changes_code, economy_term, format_term, length_term
 from code_repair_rl.rewards.weights import RewardWeights
@@ -78,20 +79,29 @@ class Reward:
             return RewardValue(None, study=self.weights.study)
         terms = {"passed": 1.0 if verdict.passed else 0.0, "format": format_term(verdict)}
         if isinstance(task.oracle, str):
-            terms["applied"] = 0.0  # a label edits nothing, and half of all guesses are right
+            terms |= classification_terms(
+                task,
+                completion_text,
+                self.weights,
+                completion_tokens=completion_tokens,
+                max_new_tokens=max_new_tokens,
+                all_terms=self.all_terms,
+            )
         else:
             terms |= self._edit_terms(task, completion_text, verdict, completion_tokens, max_new_tokens)
-        total = self._study_total(terms) if self.weights.study else self._total(terms, verdict)
+        total = self._study_total(terms) if self.weights.study else self._total(task, terms, verdict)
         return RewardValue(total, MappingProxyType(terms), self.weights.study)
 
-    def _total(self, terms: Mapping[str, float], verdict: Verdict) -> float:
+    def _total(self, task: Task, terms: Mapping[str, float], verdict: Verdict) -> float:
         weights = self.weights
+        if isinstance(task.oracle, str):
+            return classification_total(weights, terms, verdict.passed)
         too_long = weights.length * (1.0 - terms.get("length", 1.0))
         if verdict.passed:
             return 1.0 - weights.economy * (1.0 - terms.get("economy", 1.0)) - too_long
         changed = terms["applied"] > 0
         if not changed and verdict.outcome is not Outcome.EDIT_REJECTED:
-            return 0.0  # changes nothing, tampers, or answers with a wrong label
+            return 0.0  # changes nothing, or tampers
         partial = weights.format * terms["format"]
         if changed:
             partial += weights.applied
@@ -103,9 +113,9 @@ class Reward:
     def _study_total(self, terms: Mapping[str, float]) -> float:
         """The plain weighted sum; what a term lacks is deducted for economy and length, as elsewhere."""
         total = 0.0
-        for name in ("passed", "applied", "format", "gain", "files", "lines", "style", "similarity"):
+        for name in ("passed", "applied", "format", "gain", "files", "lines", "style", "label", "similarity"):
             total += getattr(self.weights, name) * terms.get(name, 0.0)
-        for name in ("economy", "length"):
+        for name in ("evidence", "economy", "length"):
             total -= getattr(self.weights, name) * (1.0 - terms.get(name, 1.0))
         return total
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from code_repair_rl.edits import EditErrorKind, Tolerance, changed_tokens, code_tokens
 from code_repair_rl.grading.verdict import Outcome, Verdict
+from code_repair_rl.tasks.classification import AnswerErrorKind
 
 _FORMAT_OF_KIND = {
     # Nothing that could be read, or a breach of the rules of the place.
@@ -30,6 +31,18 @@ _FORMAT_OF_KIND = {
     EditErrorKind.FILE_EXISTS: 0.5,
     EditErrorKind.EMPTY_SEARCH: 0.5,
 }
+_FORMAT_OF_ANSWER = {
+    AnswerErrorKind.NO_THINK: 0.0,
+    # The grammar was begun and broken.
+    AnswerErrorKind.UNTERMINATED: 0.25,
+    AnswerErrorKind.NO_ANSWER: 0.25,
+    AnswerErrorKind.REPEATED_TAG: 0.25,
+    # Well-formed, but it does not fit what was asked.
+    AnswerErrorKind.TEXT_OUTSIDE: 0.5,
+    AnswerErrorKind.UNKNOWN_LABEL: 0.5,
+    AnswerErrorKind.NO_EVIDENCE: 0.5,
+    AnswerErrorKind.TOO_MANY_LINES: 0.5,
+}
 _FORMAT_OF_RUNG = {Tolerance.EXACT: 1.0, Tolerance.TRAILING_WHITESPACE: 0.9, Tolerance.INDENTATION: 0.8}
 
 
@@ -43,6 +56,11 @@ def format_term(verdict: Verdict) -> float:
     if not verdict.applied:
         return 0.0
     return _FORMAT_OF_RUNG[Tolerance(verdict.tolerance)] if verdict.tolerance else 1.0
+
+
+def answer_format_term(error: str | None) -> float:
+    """How well-formed a classification's answer was: 1 where it could be read, else by the kind of its failure."""
+    return 1.0 if error is None else _FORMAT_OF_ANSWER[AnswerErrorKind(error)]
 
 
 def changes_code(before: Mapping[str, str], after: Mapping[str, str]) -> bool:

@@ -17,9 +17,9 @@ LEAST_GAP = 0.05
 class RewardWeights:
     """The weights of a reward; the default is 1 for a pass, 0.1 for an answer that changed code but failed, else 0.
 
-    A passing answer gets 1, less `economy` and `length` times what it lacks in them. A failing one gets the sum of
-    `applied` … `style` times its terms. So that no failing answer outranks a passing one, the weights together may not
-    exceed `1 - LEAST_GAP`.
+    A passing answer gets 1, less `evidence`, `economy` and `length` times what it lacks in them. A failing one gets the
+    sum of `applied` … `label` times its terms. So that no failing answer outranks a passing one, the weights together
+    may not exceed `1 - LEAST_GAP`.
 
     Raises:
         BadInput: a weight is negative or no number, or the weights together are too large, or a study's weight is set
@@ -39,6 +39,10 @@ class RewardWeights:
     style: float = 0.0
     """For keeping to the conventions of the surrounding code (`style_conformity`), times the gain: for tasks without
     tests."""
+    label: float = 0.0
+    """For a wrong CWE that is near the right one in the tree of weaknesses. Classification only."""
+    evidence: float = 0.0
+    """Taken from a right label whose cited lines are not those that the real fix changed. Classification only."""
     economy: float = 0.0
     """Taken from a passing answer whose edit is larger than the oracle's."""
     length: float = 0.0
@@ -73,7 +77,7 @@ class RewardWeights:
                 where="reward.passed" if self.passed != 1.0 else "reward.similarity",
                 mend="use `gain` for the way to the oracle, or set `study: true` in a recipe under recipes/study/",
             )
-        together = self.best_failing + self.economy + self.length
+        together = self.best_failing + self.evidence + self.economy + self.length
         if together > 1 - LEAST_GAP + 1e-9:
             raise BadInput(
                 f"the weights together are {together:g}, so that a failing answer could come within {LEAST_GAP} of a "
@@ -85,12 +89,12 @@ class RewardWeights:
     @property
     def best_failing(self) -> float:
         """The most that an answer which fails its tests can get."""
-        return self.applied + self.format + self.gain + self.files + self.lines + self.style
+        return self.applied + self.format + self.gain + self.files + self.lines + self.style + self.label
 
     @property
     def worst_passing(self) -> float:
         """The least that an answer which passes its tests can get."""
-        return self.passed - self.economy - self.length
+        return self.passed - self.evidence - self.economy - self.length
 
     @classmethod
     def from_recipe(cls, values: Mapping[str, Any], *, where: str = "reward") -> RewardWeights:

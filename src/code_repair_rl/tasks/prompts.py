@@ -12,11 +12,14 @@ from functools import cache
 from typing import TYPE_CHECKING, TypedDict
 
 from code_repair_rl.edits import diff
+from code_repair_rl.tasks.classification import code_of, known_good_answer, labels_of
 from code_repair_rl.tasks.excerpts import shown_files
 from code_repair_rl.tasks.task import HintLevel, Kind, Line, Task
 
 if TYPE_CHECKING:
     import jinja2
+
+_LANGUAGES = {"python": "Python", "c": "C", "cpp": "C++"}
 
 
 class Message(TypedDict):
@@ -29,14 +32,12 @@ class Message(TypedDict):
 def messages(task: Task, hint: HintLevel | str = HintLevel.NONE) -> list[Message]:
     """The conversation that asks for `task`: one system and one user message.
 
-    A level for which the task has no hint (no visible example fails, say) is asked without one.
-
-    Raises:
-        TypeError: a classification task; its answer is not an edit.
+    A level for which the task has no hint (no visible example fails, say) is asked without one. A classification task
+    never has one: its lines are what is asked for.
     """
-    if task.kind is Kind.CLASSIFY:
-        raise TypeError(f"{task.task_id}: a classification task is not asked for an edit")
     level = HintLevel(hint)
+    if task.kind is Kind.CLASSIFY:
+        return _classification(task)
     lines = _lines(task, level)
     shown = {
         "description": task.description.strip(),
@@ -56,22 +57,33 @@ def has_hint(task: Task, hint: HintLevel | str) -> bool:
     level = HintLevel(hint)
     if level is HintLevel.NONE:
         return True
+    if task.kind is Kind.CLASSIFY:
+        return False
     if level is HintLevel.FAILING_CALL:
         return task.hints.failing_call is not None
     return bool(_lines(task, level))
 
 
 def oracle_answer(task: Task) -> str:
-    """The known-good answer in the form that the prompt asks for; with paths where there are several files.
-
-    Raises:
-        TypeError: a classification task; its answer is not an edit.
-    """
+    """The known-good answer in the form that the prompt asks for; with paths where there are several files."""
     if isinstance(task.oracle, str):
-        raise TypeError(f"{task.task_id}: the oracle of a classification task is a label, not an edit")
+        return known_good_answer(task)
     before = {path: task.files[path] for path in task.oracle if path in task.files}
     after = {path: text for path, text in task.oracle.items() if text is not None}
     return diff(before, after).text(paths=len(task.files) > 1).rstrip("\n")
+
+
+def _classification(task: Task) -> list[Message]:
+    _, code = code_of(task)
+    shown = {
+        "lines": code.rstrip("\n").split("\n"),
+        "language": _LANGUAGES.get(str(task.origin.detail.get("language")), ""),
+        "labels": labels_of(task),
+    }
+    return [
+        {"role": "system", "content": _rendered("system", {"kind": task.kind.value})},
+        {"role": "user", "content": _rendered("classify", shown)},
+    ]
 
 
 def _lines(task: Task, level: HintLevel) -> tuple[Line, ...]:
