@@ -35,7 +35,7 @@ def _options(
 
 def _commands() -> None:
     """Let every command module add its commands."""
-    from code_repair_rl.cli import compare, demo, doctor, edits, eval, fix, grade, model, report, rollout, tasks, train
+    from code_repair_rl.cli import compare, demo, doctor, edits, eval, fix, grade, model, plan, report, rollout, tasks, train
 
     demo.add_to(app)
     model.add_to(app)
@@ -49,6 +49,7 @@ def _commands() -> None:
     eval.add_to(app)
     compare.add_to(app)
     report.add_to(app)
+    plan.add_to(app)
 
 
 _commands()
