@@ -33,7 +33,7 @@ def test_overrides_follow_hydras_grammar() -> None:
         ("nonsense=1", "unknown key 'nonsense'"),
         ("grpo.steps=many", "grpo.steps"),
         ("grpo.temperature=0", "grpo.temperature"),
-        ("sft.micro_batch_size=3", "must divide"),
+        ("sft.micro_batch_tokens=0", "sft.micro_batch_tokens"),
         ("grpo.steps", "grpo.steps"),
     ],
 )

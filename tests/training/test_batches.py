@@ -1,4 +1,6 @@
-"""Micro-batches lose no answer that counts, keep groups whole, and add up to the mean over all answers."""
+"""Micro-batches lose no answer that counts, stay within their tokens, and add up to the mean over all answers."""
+
+import dataclasses
 
 import pytest
 from hypothesis import given
@@ -34,12 +36,12 @@ values = st.one_of(st.none(), st.just(0.0), st.floats(min_value=-1, max_value=1)
 steps = st.lists(st.lists(values, min_size=1, max_size=4), min_size=1, max_size=6)
 
 
-@given(steps, st.integers(1, 4), st.booleans())
-def test_rows_that_count_are_dealt_once_and_groups_stay_whole(
-    advantages: list[list[float | None]], count: int, keep_silent: bool
+@given(steps, st.integers(1, 4), st.booleans(), st.integers(1, 60))
+def test_rows_that_count_are_dealt_once(
+    advantages: list[list[float | None]], count: int, keep_silent: bool, most_tokens: int
 ) -> None:
     groups = [[row(g, s, a) for s, a in enumerate(group)] for g, group in enumerate(advantages)]
-    batches = micro_batches(groups, count, keep_silent=keep_silent)
+    batches = micro_batches(groups, count, most_tokens=most_tokens, keep_silent=keep_silent)
     dealt = sorted((one.group, one.sample) for batch in batches for one in batch.rows)
     expected = sorted(
         (one.group, one.sample)
@@ -49,8 +51,26 @@ def test_rows_that_count_are_dealt_once_and_groups_stay_whole(
     )
     assert len(batches) == count
     assert dealt == expected
-    homes = [{one.group for one in batch.rows} for batch in batches]
-    assert sum(map(len, homes)) == len(set().union(*homes))
+    filled = [bool(batch.rows) for batch in batches]
+    assert filled == sorted(filled), "a step ends with a real micro-batch, where there is one"
+
+
+@given(steps, st.integers(1, 60))
+def test_no_micro_batch_exceeds_its_tokens_and_small_groups_stay_whole(
+    advantages: list[list[float | None]], most_tokens: int
+) -> None:
+    groups = [[row(g, s, a) for s, a in enumerate(group)] for g, group in enumerate(advantages)]
+    batches = [batch for batch in micro_batches(groups, 24, most_tokens=most_tokens) if batch.rows]
+    homes: dict[int, int] = {}
+    for batch in batches:
+        together = {one.group: one.prompt_ids for one in batch.rows}
+        cost = sum(map(len, together.values())) + sum(len(one.token_ids) for one in batch.rows)
+        assert cost <= most_tokens or len(batch.rows) == 1
+        for group in together:
+            homes[group] = homes.get(group, 0) + 1
+    for group, count in homes.items():
+        whole = len(groups[group][0].prompt_ids) + sum(len(one.token_ids) for one in groups[group])
+        assert count == 1 or whole > most_tokens
 
 
 @given(steps, st.integers(1, 4))
@@ -61,7 +81,7 @@ def test_scaled_means_add_up_to_the_mean_over_all_answers_with_a_verdict(
     scored = [a for group in advantages for a in group if a is not None]
     total = sum(
         sum(one.advantage or 0.0 for one in batch.rows) / len(batch.rows) / count * batch.loss_scale
-        for batch in micro_batches(groups, count)
+        for batch in micro_batches(groups, count, most_tokens=12)
         if batch.rows
     )
     assert total == pytest.approx(sum(scored) / len(scored) if scored else 0.0, abs=1e-9)
@@ -74,4 +94,12 @@ def test_tensors_are_padded_outside_of_prompt_and_completion() -> None:
     assert found["completion_ids"].tolist() == [[0, 1, 9, 9], [0, 1, 2, 3]]
     assert found["completion_mask"].tolist() == [[1, 1, 0, 0], [1] * 4]
     assert found["old_per_token_logps"][0].tolist() == [-0.5, -0.5, 0.0, 0.0]
+    assert found["tool_mask"].tolist() == [[1, 1, 0, 0], [1] * 4]
     assert found["advantages"].tolist() == [0.5, -0.5]
+
+
+def test_tokens_of_the_environment_are_marked() -> None:
+    one = dataclasses.replace(row(0, 0, 0.5, tokens=3), sampled=(True, False, True))
+    found = tensors([one, row(0, 1, 0.5, tokens=2)], pad_id=9)
+    assert found["tool_mask"].tolist() == [[1, 0, 1], [1, 1, 0]]
+    assert found["completion_mask"].tolist() == [[1, 1, 1], [1, 1, 0]]

@@ -3,6 +3,7 @@
 import dataclasses
 import re
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from code_repair_rl.grading import Grader
 from code_repair_rl.models import TINY_MODEL, load_model, load_tokenizer
 from code_repair_rl.recipes import GrpoSection, LoraSection, ModelSection
 from code_repair_rl.rewards import Reward
+from code_repair_rl.rollouts import Completion
 from code_repair_rl.runs import CompositeListener, RolloutRow, RunDir, RunListener, RunRecorder
 from code_repair_rl.tasks import Task
 from code_repair_rl.training.batches import micro_batches, tensors
@@ -29,7 +31,7 @@ SETTINGS = GrpoSection(
     steps=4,
     tasks_per_step=2,
     completions_per_task=4,
-    groups_per_micro_batch=1,
+    micro_batch_tokens=900,
     learning_rate=1e-3,
     warmup_steps=0,
     max_new_tokens=200,
@@ -59,9 +61,10 @@ class Trained:
         model: ModelSection = MODEL,
         script: Any = answer,
         watching: RunListener | None = None,
+        engine: type[ScoredScript] = ScoredScript,
     ) -> None:
         self.policy = load_model(TINY_MODEL)
-        self.engine = ScoredScript(self.policy, script)
+        self.engine = engine(self.policy, script)
         self.run = RunDir.create(folder, {"name": "test"}, resume=True)
         listener = CompositeListener(RunRecorder(), *([watching] if watching else []))
         listener.on_start(self.run, settings.steps)
@@ -148,6 +151,53 @@ def test_a_step_is_the_gradient_of_the_mean_over_all_answers(
     for name, parameter in reference.named_parameters():
         assert parameter.grad is not None
         step = parameter.detach() - after[name].detach()  # the optimiser is plain SGD with rate 1
+        assert (step - parameter.grad).norm() <= 1e-3 * parameter.grad.norm() + 1e-7
+
+
+class Interrupted(ScoredScript):
+    """Answers over two turns: the environment says something in the middle."""
+
+    def _answer(self, prompt: Sequence[int], number: int) -> Completion:
+        one = super()._answer(prompt, number)
+        said = tuple(self.tokenizer.encode("tests: 1 of 2 passed", add_special_tokens=False))
+        ids = one.token_ids[:9] + said + one.token_ids[9:]
+        marks = (True,) * 9 + (False,) * len(said) + (True,) * len(one.token_ids[9:])
+        with torch.no_grad():
+            found = plain_logprobs(self.model, [list(prompt)], [[list(ids)]], wanted=[[list(marks)]])
+        logprobs = tuple(found.logprobs[0].tolist())
+        return dataclasses.replace(one, token_ids=ids, logprobs=logprobs, sampled=marks)
+
+
+def test_what_the_environment_said_carries_no_loss(
+    tasks: list[Task], tmp_path: Path, grader: Grader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The step, written down anew with the loss over drawn tokens only."""
+    from code_repair_rl.training.grpo import RepairGRPOTrainer
+
+    monkeypatch.setattr(
+        RepairGRPOTrainer,
+        "create_optimizer",
+        lambda self, *_: setattr(self, "optimizer", SGD(self.model.parameters(), 1.0)),
+    )
+    settings = SETTINGS.model_copy(update={"steps": 1, "max_grad_norm": 1e9, "micro_batch_tokens": 500})
+    trained = Trained(tasks, tmp_path / "run", grader, settings, engine=Interrupted)
+    rows = trained.run.rollouts(1)
+    assert all(0 < row.sampled_tokens < len(row.token_ids) for row in rows)
+    assert trained.run.metrics()[0].values["rollouts/tokens"] == sum(row.sampled_tokens for row in rows)
+    reference = load_model(TINY_MODEL)
+    reference.requires_grad_(True)
+    loss = torch.zeros(())
+    for row in rows:
+        logprobs = plain_logprobs(reference, [list(row.prompt_ids)], [[list(row.token_ids)]]).logprobs[0]
+        drawn = torch.tensor(row.sampled)
+        ratio = torch.exp(logprobs - torch.tensor(row.logprobs))[drawn]
+        assert row.advantage is not None
+        loss = loss - (ratio * row.advantage).sum() / (len(rows) * settings.max_new_tokens)
+    loss.backward()
+    after = dict(trained.policy.named_parameters())
+    for name, parameter in reference.named_parameters():
+        assert parameter.grad is not None
+        step = parameter.detach() - after[name].detach()
         assert (step - parameter.grad).norm() <= 1e-3 * parameter.grad.norm() + 1e-7
 
 
@@ -239,5 +289,5 @@ def test_kl_keeps_every_answer_and_pulls_towards_the_reference(
 def test_without_verdicts_there_is_no_loss(tasks: list[Task], tmp_path: Path, grader: Grader) -> None:
     trained = Trained(tasks, tmp_path / "run", grader, SETTINGS.model_copy(update={"steps": 1}))
     rows = [dataclasses.replace(row, score=None, reward=None, advantage=None) for row in trained.run.rollouts(1)]
-    assert [batch.rows for batch in micro_batches([rows], 2)] == [(), ()]
+    assert [batch.rows for batch in micro_batches([rows], 2, most_tokens=900)] == [(), ()]
     assert tensors(trained.run.rollouts(1), pad_id=0)["advantages"].abs().sum() > 0

@@ -19,7 +19,7 @@ from code_repair_rl.tasks import Task
 from code_repair_rl.training.sft import Example, RepairSFTTrainer, examples, in_training_order, train_sft
 
 MODEL = ModelSection(name=TINY_MODEL, autocast="none")
-SETTINGS = SftSection(steps=4, batch_size=2, micro_batch_size=1, learning_rate=1e-3, warmup_steps=0, save_every=2)
+SETTINGS = SftSection(steps=4, batch_size=2, micro_batch_tokens=9, learning_rate=1e-3, warmup_steps=0, save_every=2)
 
 
 def trained(tasks: list[Task], folder: Path, settings: SftSection = SETTINGS, model: ModelSection = MODEL) -> RunDir:

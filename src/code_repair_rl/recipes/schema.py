@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field
 
 
 class Section(BaseModel):
@@ -65,20 +65,19 @@ class SftSection(Section):
     """Optimiser steps; 0 leaves the model as it is."""
     batch_size: int = Field(default=8, ge=1)
     """Examples per optimiser step."""
-    micro_batch_size: int = Field(default=4, ge=1)
-    """Examples per forward; divides `batch_size`. More takes more memory."""
+    micro_batch_tokens: int = Field(default=1536, ge=1)
+    """A forward takes at most so many tokens (at least one example). More takes more memory: about 1 MB a token for the
+    embedded model."""
     learning_rate: float = Field(default=5e-5, gt=0)
     warmup_steps: int = Field(default=4, ge=0)
     max_minutes: float | None = Field(default=None, gt=0)
     """Stop after this much training time even if steps are left."""
+    data: str | None = None
+    """A file of curated conversations (`crrl curate`) to learn from in place of known-good edits."""
+    with_known_good: bool = False
+    """With `data`: learn from the known-good edits of the training tasks as well."""
     save_every: int = Field(default=50, ge=1)
     """Steps between resumable checkpoints."""
-
-    @model_validator(mode="after")
-    def _divides(self) -> SftSection:
-        if self.batch_size % self.micro_batch_size:
-            raise ValueError("micro_batch_size must divide batch_size")
-        return self
 
 
 class GrpoSection(Section):
@@ -89,8 +88,9 @@ class GrpoSection(Section):
     tasks_per_step: int = Field(default=8, ge=1)
     completions_per_task: int = Field(default=8, ge=2)
     """The group size."""
-    groups_per_micro_batch: int = Field(default=2, ge=1)
-    """Groups per forward; divides `tasks_per_step`. More is faster and takes more memory."""
+    micro_batch_tokens: int = Field(default=1536, ge=1)
+    """A forward takes at most so many tokens, each group's prompt counted once (at least one answer). More is a little
+    faster and takes more memory: about 1 MB a token for the embedded model."""
     learning_rate: float = Field(default=4e-5, gt=0)
     warmup_steps: int = Field(default=2, ge=0)
     temperature: float = Field(default=1.0, gt=0)
@@ -123,12 +123,6 @@ class GrpoSection(Section):
     validation_tasks: int = Field(default=48, ge=0)
     """0 keeps the last weights instead of the best."""
     validation_samples: int = Field(default=2, ge=1)
-
-    @model_validator(mode="after")
-    def _divides(self) -> GrpoSection:
-        if self.tasks_per_step % self.groups_per_micro_batch:
-            raise ValueError("groups_per_micro_batch must divide tasks_per_step")
-        return self
 
 
 class AgentSection(Section):

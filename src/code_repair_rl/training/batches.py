@@ -1,4 +1,4 @@
-"""From rollouts to tensors: micro-batches of whole groups, so that each group shares one forward of its prompt."""
+"""From rollouts to tensors: micro-batches in which answers to one prompt stay together and share its forward."""
 
 from __future__ import annotations
 
@@ -23,28 +23,53 @@ class MicroBatch:
     those without a verdict do not."""
 
 
-def micro_batches(groups: Sequence[Sequence[RolloutRow]], count: int, *, keep_silent: bool = False) -> list[MicroBatch]:
-    """Deal a step's groups into `count` micro-batches of about equal cost.
+def micro_batches(
+    groups: Sequence[Sequence[RolloutRow]], count: int, *, most_tokens: int, keep_silent: bool = False
+) -> list[MicroBatch]:
+    """Deal a step's groups into as few micro-batches as the token budget allows; the rest of the `count` stay empty.
+
+    Few large forwards waste less than many small ones: what a pass costs beside its tokens (gradients of the embedding,
+    weights rounded to bf16) is paid per pass. A group larger than the budget is split, and its prompt computed again
+    for each piece. Empty micro-batches come first, so that the step ends with a real one.
 
     Answers without a verdict are left out, and so are those that cannot move the policy (advantage 0), unless
     `keep_silent`: with a KL term they do.
 
     Args:
         groups: rows with advantages; each group's rows share one prompt.
-        count: how many, at least 1; some may be empty.
+        count: how many, at least 1; where that is too few for the budget, they get larger.
+        most_tokens: of a micro-batch, each prompt counted once; a single answer may exceed it.
     """
     scored = sum(row.advantage is not None for group in groups for row in group)
     kept = [
         tuple(row for row in group if row.advantage is not None and (keep_silent or row.advantage != 0.0))
         for group in groups
     ]
-    bins: list[list[RolloutRow]] = [[] for _ in range(count)]
-    loads = [0] * count
-    for group in sorted((group for group in kept if group), key=_cost, reverse=True):
-        lightest = loads.index(min(loads))
-        bins[lightest].extend(group)
-        loads[lightest] += _cost(group)
+    pieces = [piece for group in kept for piece in _pieces(group, most_tokens)]
+    bins: list[list[RolloutRow]] = []
+    loads: list[int] = []
+    for piece in sorted(pieces, key=_cost, reverse=True):
+        fitting = [number for number, load in enumerate(loads) if load + _cost(piece) <= most_tokens]
+        if not fitting and len(bins) < count:
+            bins.append([])
+            loads.append(0)
+            fitting = [len(bins) - 1]
+        place = fitting[0] if fitting else loads.index(min(loads))
+        bins[place].extend(piece)
+        loads[place] += _cost(piece)
+    bins = [[] for _ in range(count - len(bins))] + bins
     return [MicroBatch(tuple(rows), len(rows) * count / scored if scored else 0.0) for rows in bins]
+
+
+def _pieces(group: Sequence[RolloutRow], most_tokens: int) -> list[list[RolloutRow]]:
+    """The group's rows in order, in pieces within the budget (at least one row each)."""
+    pieces: list[list[RolloutRow]] = []
+    for row in group:
+        if pieces and _cost([*pieces[-1], row]) <= most_tokens:
+            pieces[-1].append(row)
+        else:
+            pieces.append([row])
+    return pieces
 
 
 def tensors(rows: Sequence[RolloutRow], pad_id: int, device: torch.device | str = "cpu") -> dict[str, torch.Tensor]:

@@ -28,7 +28,7 @@ def trainer_arguments(run: RunDir, model: ModelSection, *, seed: int, steps: int
         "activation_checkpointing": model.gradient_checkpointing,
         "lr_scheduler_type": "constant_with_warmup",
         "weight_decay": 0.0,
-        "optim": "adamw_torch",
+        "optim": "adamw_torch_fused",
         "save_strategy": "steps",
         "logging_steps": 1,
         "logging_strategy": "steps",

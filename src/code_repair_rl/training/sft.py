@@ -45,7 +45,16 @@ class Example:
 
     prompt_ids: tuple[int, ...]
     answer_ids: tuple[int, ...]
-    """Ends with the end-of-turn token."""
+    """Ends with the end-of-turn token. Of a conversation: all from the first learnt token to the last."""
+    learnt: tuple[bool, ...] = ()
+    """For each of `answer_ids` whether it is learnt (the others are what the environment said); empty: all are."""
+
+    @property
+    def labels(self) -> list[int]:
+        """For each token of prompt and answer its id where it is learnt."""
+        learnt = self.learnt or (True,) * len(self.answer_ids)
+        answer = [token if mark else _IGNORED for token, mark in zip(self.answer_ids, learnt, strict=True)]
+        return [_IGNORED] * len(self.prompt_ids) + answer
 
 
 class RepairSFTTrainer(AtomicCheckpoints, SFTTrainer):  # type: ignore[misc]
@@ -79,11 +88,18 @@ class RepairSFTTrainer(AtomicCheckpoints, SFTTrainer):  # type: ignore[misc]
         """The negative log-likelihood of the labelled tokens, over their number in the whole step's batch.
 
         The same value as TRL's (a test compares them), from packed rows: no padding is computed, and the language-model
-        head sees answers only. Each row is a prompt followed by its answer.
+        head sees answers only. Each row is a prompt followed by its answer, whose tokens without a label are context.
         """
-        prompts, answers = zip(*map(_split, inputs["input_ids"].tolist(), inputs["labels"].tolist()), strict=True)
+        rows = map(_split, inputs["input_ids"].tolist(), inputs["labels"].tolist())
+        prompts, answers, learnt = zip(*rows, strict=True)
         with self.accelerator.autocast():
-            found = completion_logprobs(model, prompts, [[answer] for answer in answers], with_entropy=True)
+            found = completion_logprobs(
+                model,
+                prompts,
+                [[answer] for answer in answers],
+                wanted=[[marks] for marks in learnt],
+                with_entropy=True,
+            )
         assert found.entropy is not None
         self._metrics["train"]["entropy"].append(float(found.entropy.sum() / found.mask.sum()))
         count = found.mask.sum() if num_items_in_batch is None else num_items_in_batch
@@ -104,10 +120,11 @@ def portions(lengths: Sequence[int], budget: int) -> list[tuple[int, int]]:
     return ranges
 
 
-def _split(ids: Sequence[int], labels: Sequence[int]) -> tuple[list[int], list[int]]:
-    """Prompt and answer of a padded row."""
+def _split(ids: Sequence[int], labels: Sequence[int]) -> tuple[list[int], list[int], list[bool]]:
+    """Prompt and answer of a padded row, and which of the answer's tokens are learnt."""
     places = [place for place, label in enumerate(labels) if label != _IGNORED]
-    return list(ids[: places[0]]), list(ids[places[0] : places[-1] + 1])
+    first, stop = places[0], places[-1] + 1
+    return list(ids[:first]), list(ids[first:stop]), [label != _IGNORED for label in labels[first:stop]]
 
 
 def examples(tasks: Sequence[Task], encode: Any, tokenizer: PreTrainedTokenizerBase, hint: str) -> list[Example]:
@@ -180,7 +197,7 @@ def train_sft(
         [
             {
                 "input_ids": [*one.prompt_ids, *one.answer_ids],
-                "labels": [_IGNORED] * len(one.prompt_ids) + list(one.answer_ids),
+                "labels": one.labels,
             }
             for one in rows
         ]

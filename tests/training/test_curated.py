@@ -1,0 +1,131 @@
+"""Curated conversations as examples: the model's own tokens exactly, other models' words by its template."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from code_repair_rl.errors import BadInput
+from code_repair_rl.models import TINY_MODEL, load_model, load_tokenizer
+from code_repair_rl.rollouts.chat_format import TemplateFormat
+from code_repair_rl.training.curated import curated_examples
+from code_repair_rl.training.sft import Example, RepairSFTTrainer
+from code_repair_rl.training.shared_prefix import plain_logprobs
+
+TOKENIZER = load_tokenizer(TINY_MODEL)
+CONVERSATION: list[dict[str, Any]] = [
+    {"role": "system", "content": "Fix."},
+    {"role": "user", "content": "x"},
+    {"role": "assistant", "content": "first ☃", "learn": False},
+    {"role": "user", "content": "it fails"},
+    {"role": "assistant", "content": "second"},
+]
+
+
+def written(path: Path, *lines: Mapping[str, Any]) -> Path:
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+def text(ids: Sequence[int]) -> str:
+    return str(TOKENIZER.decode(list(ids)))
+
+
+def whole(messages: list[dict[str, Any]]) -> str:
+    plain = [{"role": one["role"], "content": one["content"]} for one in messages]
+    return str(TOKENIZER.apply_chat_template(plain, tokenize=False)).rstrip("\n")
+
+
+def test_messages_are_written_as_the_template_writes_them(tmp_path: Path) -> None:
+    example = curated_examples(written(tmp_path / "a.jsonl", {"messages": CONVERSATION}), TOKENIZER)[0]
+    assert text([*example.prompt_ids, *example.answer_ids]) == whole(CONVERSATION)
+    assert text(example.answer_ids) == "second<|im_end|>"
+    assert all(example.learnt)
+
+
+def test_where_all_answers_are_learnt_what_stands_between_them_is_not(tmp_path: Path) -> None:
+    messages = [{**one, "learn": True} if one["role"] == "assistant" else one for one in CONVERSATION]
+    example = curated_examples(written(tmp_path / "a.jsonl", {"messages": messages}), TOKENIZER)[0]
+    learnt = [token for token, mark in zip(example.answer_ids, example.learnt, strict=True) if mark]
+    assert text(learnt) == "first ☃<|im_end|>second<|im_end|>"
+    assert text([*example.prompt_ids, *example.answer_ids]) == whole(messages)
+    assert len(example.labels) == len(example.prompt_ids) + len(example.answer_ids)
+
+
+def test_the_models_own_tokens_are_taken_as_they_are(tmp_path: Path) -> None:
+    prompt = TemplateFormat(TOKENIZER, 0).encode(CONVERSATION[:2])
+    sampled = (7, 8, 9, 10, 11)
+    line = {
+        "messages": CONVERSATION[:3],
+        "prompt_ids": prompt,
+        "token_ids": sampled,
+        "learnt": [False, True, False, True, False],
+    }
+    line["messages"] = [*CONVERSATION[:2], {"role": "assistant", "content": "other words"}]
+    example = curated_examples(written(tmp_path / "a.jsonl", line), TOKENIZER)[0]
+    assert example == Example((*prompt, 7), (8, 9, 10), (True, False, True))
+    line["prompt_ids"] = (*prompt, 5)  # another model's tokens: its words are taken
+    example = curated_examples(written(tmp_path / "b.jsonl", line), TOKENIZER)[0]
+    assert text(example.answer_ids) == "other words<|im_end|>"
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ({}, "messages"),
+        ({"messages": CONVERSATION, "more": 1}, "more"),
+        ({"messages": CONVERSATION[:2]}, "no answer to learn"),
+        ({"messages": CONVERSATION[:3]}, "no answer to learn"),
+        ({"messages": [{"role": "user"}, {"content": "x"}]}, "a role and a content"),
+        ({"messages": CONVERSATION, "token_ids": [1, 2]}, "as many marks"),
+        ({"messages": [*CONVERSATION[:2], {"role": "assistant", "content": "", "tool_calls": [{}]}]}, "exact tokens"),
+    ],
+)
+def test_a_bad_line_is_named(tmp_path: Path, line: dict[str, Any], message: str) -> None:
+    path = written(tmp_path / "bad.jsonl", {"messages": CONVERSATION}, line)
+    with pytest.raises(BadInput, match=message) as error:
+        curated_examples(path, TOKENIZER)
+    assert "bad.jsonl:2" in str(error.value)
+
+
+def test_an_empty_or_absent_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="no example"):
+        curated_examples(written(tmp_path / "empty.jsonl"), TOKENIZER)
+    with pytest.raises(BadInput, match="cannot be read"):
+        curated_examples(tmp_path / "absent.jsonl", TOKENIZER)
+
+
+def test_the_loss_is_that_of_the_learnt_tokens_alone(tmp_path: Path) -> None:
+    """The trainer's own loss on two rows, held against a plain forward of each."""
+    found = curated_examples(
+        written(
+            tmp_path / "a.jsonl",
+            {"messages": [{**one, "learn": True} if one["role"] == "assistant" else one for one in CONVERSATION]},
+            {"messages": CONVERSATION},
+        ),
+        TOKENIZER,
+    )
+    model = load_model(TINY_MODEL)
+    expected, count = 0.0, 0
+    for one in found:
+        logprobs = plain_logprobs(model, [list(one.prompt_ids)], [[list(one.answer_ids)]]).logprobs[0]
+        marks = torch.tensor(one.learnt)
+        expected -= float(logprobs[marks].sum().detach())
+        count += int(marks.sum())
+    width = max(len(one.labels) for one in found)
+    inputs = {
+        "input_ids": torch.tensor(
+            [[*one.prompt_ids, *one.answer_ids] + [0] * (width - len(one.labels)) for one in found]
+        ),
+        "labels": torch.tensor([one.labels + [-100] * (width - len(one.labels)) for one in found]),
+    }
+
+    bare: Any = SimpleNamespace(  # as much of a trainer as the loss asks for
+        accelerator=SimpleNamespace(autocast=torch.no_grad), _metrics={"train": {"entropy": []}}
+    )
+    loss = RepairSFTTrainer.compute_loss(bare, model, inputs)
+    assert float(loss) == pytest.approx(expected / count, rel=1e-5)
