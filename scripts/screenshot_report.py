@@ -1,4 +1,4 @@
-"""Pictures of a report for the documentation, taken in a headless Chromium: overview, curves, one rollout, dark.
+"""Pictures of a report for the documentation, taken in a headless Chromium: overview, curves, rollouts, tasks, dark.
 
 python scripts/screenshot_report.py runs/demo/report.html docs/images
 """
@@ -16,7 +16,8 @@ from tests.reporting.browser import Browser, chromium
 _DRAWN = "document.querySelectorAll('.plot .main-svg').length >= 6"
 _TELLING = """(() => {
   const rows = report.viewer.shown.map((place) => report.viewer.data.row(place));
-  const passed = rows.filter((row) => row.outcome === 'passed');
+  const trained = rows.filter((row) => row.outcome === 'passed' && row.source === 'train');
+  const passed = trained.length ? trained : rows.filter((row) => row.outcome === 'passed');
   const mixed = passed.find((row) => report.viewer.data.siblings(row.place).some((s) => s.outcome !== 'passed'));
   return (mixed || passed[0] || rows[0]).place; })()"""
 
@@ -38,6 +39,11 @@ def pictures(browser: Browser, report: Path, out: Path) -> None:
     browser.screenshot(out / "report-rollout.png")
     browser.press("t")
     browser.screenshot(out / "report-rollout-dark.png")
+    browser.press("t")
+    browser.press("4")
+    browser.wait("document.getElementById('matrix')")
+    browser.run("document.querySelector('#matrix [data-by=change]')?.click()")
+    browser.screenshot(out / "report-tasks.png")
 
 
 def main() -> None:

@@ -88,6 +88,7 @@ def table_row(
         "outcomes": dict(found.outcomes),
         "byOperator": _bars(breakdown(result, "operator")),
         "byLines": _bars(breakdown(result, "lines")),
+        "difficultyOf": reference.name if reference is not None else None,
         "byDifficulty": _bars(_by_difficulty(result, reference)),
     }
 

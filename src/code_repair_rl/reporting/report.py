@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from code_repair_rl.errors import BadInput
-from code_repair_rl.evaluation import EvalResult
+from code_repair_rl.evaluation import EvalResult, difficulties
 from code_repair_rl.home import write_atomically
 from code_repair_rl.reporting.curves import metric_series, reward_against_truth, step_figures
 from code_repair_rl.reporting.eval_data import comparisons, matrix, read_evaluations, table_row
@@ -117,8 +117,9 @@ def _describe(
 
 
 def _reference(results: Mapping[str, EvalResult]) -> EvalResult | None:
-    """The evaluation that tells how hard tasks are: the one called `base`, or the first."""
-    return results.get("base") or next(iter(results.values()), None)
+    """The evaluation that tells how hard tasks are: the first for which they differ in that (`base` before others)."""
+    ordered = sorted(results.values(), key=lambda result: result.name != "base")
+    return next((result for result in ordered if len(set(difficulties(result).values())) > 1), None)
 
 
 def _session_seconds(session: dict[str, Any]) -> float:

@@ -31,7 +31,7 @@ function chart(title, traces, options = {}) {
 function layout(options) {
   const grid = css("--line");
   return {
-    margin: { l: 48, r: 12, t: 8, b: options.scatter ? 34 : 24 }, height: 240, autosize: true,
+    margin: { l: options.category ? 64 : 48, r: 12, t: 8, b: options.scatter ? 34 : 24 }, height: 240, autosize: true,
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
     font: { color: css("--text"), size: 11 }, hovermode: options.scatter ? "closest" : "x unified",
     xaxis: { gridcolor: grid, zerolinecolor: grid, automargin: true, ...(options.category ? {} : options.scatter ? { title: { text: "mean reward", font: { size: 10 } } } : { tickformat: ",d", dtick: options.dtick }), ...(options.xaxis || {}) },
@@ -156,8 +156,9 @@ function barChart(title, rows, key) {
   // The largest groups come first; those after the tenth hold a task or two each, and say nothing.
   const shown = rows.filter((row) => row[key].length > 1).map((row) => ({ ...row, [key]: row[key].slice(0, BARS) }));
   if (!shown.length) return null;
+  const few = Math.max(...shown.map((row) => row[key].length)) <= 5;
   return chart(title, shown.map((row, i) => ({
-    type: "bar", name: plain(row.label), x: row[key].map((b) => plain(b[0]) + ` (${b[4]})`), y: row[key].map((b) => b[1]), marker: { color: RUN_COLOURS[i % RUN_COLOURS.length] },
+    type: "bar", name: plain(row.label), x: row[key].map((b) => plain(b[0]) + (few ? "<br>" : " ") + `(${b[4]})`), y: row[key].map((b) => b[1]), marker: { color: RUN_COLOURS[i % RUN_COLOURS.length] },
     error_y: { type: "data", symmetric: false, array: row[key].map((b) => b[3] - b[1]), arrayminus: row[key].map((b) => b[1] - b[2]), thickness: 1, width: 3 },
-  })), { percent: true, zero: true, category: true, xaxis: { tickangle: -30 }, legend: shown.length > 1 });
+  })), { percent: true, zero: true, category: true, xaxis: { tickangle: few ? 0 : -40 }, legend: shown.length > 1 });
 }

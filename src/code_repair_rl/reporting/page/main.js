@@ -54,6 +54,7 @@ function comparisonCard(one, viewer) {
 function overview(index, viewer) {
   const several = new Set(index.table.map((row) => row.run)).size > 1;
   const bars = index.table.map((row) => ({ ...row, label: several ? `${row.run}: ${row.name}` : row.name }));
+  const judges = [...new Set(index.table.map((row) => row.difficultyOf).filter(Boolean))].join(", ");
   const notes = index.runs.flatMap((run) => run.notes.map((note) => `${run.label}: ${note}`));
   return [
     el("h2", {}, "Evaluations"), summaryTable(index.table, several),
@@ -61,8 +62,8 @@ function overview(index, viewer) {
     index.comparisons.length ? el("h2", {}, "What was shown, and what was not") : null,
     index.comparisons.map((one) => comparisonCard(one, viewer)),
     bars.length ? el("h2", {}, "Where it works") : null,
-    bars.length ? el("div", { class: "charts" }, barChart("pass@1 by mutation operator (tasks)", bars, "byOperator"), barChart("pass@1 by length of the code (tasks)", bars, "byLines"), barChart("pass@1 by difficulty for the first model (tasks)", bars, "byDifficulty")) : null,
-    bars.some((row) => row.byDifficulty.length) ? el("p", { class: "quiet" }, "Difficulty is told from the first half of the first model's answers; its own bars show the other half.") : null,
+    bars.length ? el("div", { class: "charts" }, barChart("pass@1 by mutation operator (tasks)", bars, "byOperator"), barChart("pass@1 by length of the code (tasks)", bars, "byLines"), barChart(`pass@1 by difficulty for ${judges} (tasks)`, bars, "byDifficulty")) : null,
+    bars.some((row) => row.byDifficulty.length) ? el("p", { class: "quiet" }, `Difficulty is told from the first half of the answers of ${judges}; its own bars show the other half.`) : null,
     index.runs.some((run) => run.steps.length || Object.keys(run.metrics).length) ? [el("h2", {}, "Training"), runTable(index.runs),
       el("p", { class: "quiet" }, "Steps ask different tasks: their pass rates show the course of training, and compare no models. Evaluations do that.")] : null,
     ...truth(index.runs),

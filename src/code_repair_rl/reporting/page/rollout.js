@@ -76,7 +76,7 @@ function siblingCard(row, detail, chunk, current, open) {
   const terms = Object.entries(detail.terms).map(([name, value]) => `${name} ${format.number(value, 2)}`).join(", ");
   return el("div", { class: "sibling card" + (current ? " current" : ""), "data-place": row.place },
     el("button", { type: "button", "aria-pressed": String(current), class: outcomeClass(row.outcome), onclick: () => open(row.place) }, `${row.sample} ${row.outcome}`),
-    el("div", { class: "quiet" }, row.reward === null ? "no reward" : `reward ${format.number(row.reward, 2)}`, row.advantage === null ? "" : `, advantage ${format.signed(row.advantage)}`, terms ? el("div", {}, terms) : null),
+    el("div", { class: "quiet" }, row.reward === null ? (row.source === "train" ? "no reward" : "") : `reward ${format.number(row.reward, 2)}`, row.advantage === null ? "" : `, advantage ${format.signed(row.advantage)}`, terms ? el("div", {}, terms) : null),
     el("div", { class: "code" }, lines.slice(0, CARD_LINES).map(([kind, line]) => el("div", { class: "codeline " + kind }, el("span", {}, line))), more > 0 ? el("div", { class: "quiet" }, `… ${more} more lines`) : null));
 }
 
