@@ -2,8 +2,9 @@
 
     python scripts/check_plan.py [--json]
 
-Each model does one forward and backward pass of a group with a shared prompt while gradients and Adam's state exist. The
-peak is the largest running sum of all allocations that torch's profiler saw, on top of the weights; nothing is sampled.
+Each model does one forward and backward pass of a group with a shared prompt while gradients and Adam's state exist.
+The peak is the largest running sum of all allocations that torch's profiler saw, on top of the weights; nothing is
+sampled.
 """
 
 from __future__ import annotations

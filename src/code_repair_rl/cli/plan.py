@@ -119,7 +119,6 @@ def _workload(recipe: str, model: str) -> Workload:
         group=read.grpo.completions_per_task,
         prompts=read.grpo.tasks_per_step,
         lora_rank=read.model.lora.rank if read.model.lora else None,
-        forward_sequences=read.grpo.groups_per_micro_batch * read.grpo.completions_per_task,
         reference=read.grpo.kl_beta > 0,
     )
 

@@ -5,7 +5,8 @@ of tokens that attend (Kaplan et al., "Scaling Laws for Neural Language Models",
 is twice the forward, or once where the weights are frozen (LoRA: only the activations' gradients); checkpointing
 computes the forward once more. Decoding reads all weights and the cache once per token, and is bound by memory
 bandwidth (Pope et al., "Efficiently Scaling Transformer Inference", 2022). ZeRO-3 gathers the weights for the forward
-and again for the backward pass of each micro-batch (ZeRO, section 7). How much of the makers' rates is reached is assumed (`Assumptions`), and the largest error of a plan.
+and again for the backward pass of each micro-batch (ZeRO, section 7). How much of the makers' rates is reached is
+assumed (`Assumptions`), and the largest error of a plan.
 """
 
 from __future__ import annotations
