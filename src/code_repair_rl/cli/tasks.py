@@ -47,6 +47,9 @@ def build(
     repositories: str | None = typer.Option(
         None, "--repositories", help="swe-…: folder or URL prefix of the repositories that instances name."
     ),
+    environment: str = typer.Option(
+        "image", "--environment", help="swe-…: test in the `image` that an instance names, or `here`."
+    ),
     hold_out: float = typer.Option(0.0, "--hold-out", min=0.0, max=1.0, help="swe-…: share of instances held out."),
     backend: str = _BACKEND,
     workers: int = _WORKERS,
@@ -61,9 +64,22 @@ def build(
         raise _from_is_amiss(name, source)
     if mask not in set(MaskKind):
         raise BadInput(f"there is no mask {mask!r}", where="--mask", mend=f"use one of {', '.join(MaskKind)}")
+    if environment not in ("image", "here"):
+        raise BadInput(f"there is no environment {environment!r}", where="--environment", mend="use image or here")
     with _progress() as report:
         if source is not None:
-            options = SourceOptions(seed, limit, mask, licence, repositories, hold_out, backend, workers, report)
+            options = SourceOptions(
+                seed=seed,
+                limit=limit,
+                mask=mask,
+                licence=licence,
+                repositories=repositories,
+                hold_out=hold_out,
+                environment=environment,
+                backend=backend,
+                workers=workers,
+                progress=report,
+            )
             built = build_from(name, source, options, out=out)
         else:
             built = build_set(

@@ -238,6 +238,12 @@ class Grader:
             self._idle.put(worker)
 
     def _repository(self, task: Task, tests: RepositoryTests, files_after: Mapping[str, str]) -> Verdict:
+        if tests.environment is not None and tests.environment.image is not None:
+            raise BadInput(
+                f"its tests need the image {tests.environment.image}, and the grader runs tests in its own environment",
+                where=task.task_id,
+                mend="build the set with `--environment here` where this environment has all that the tests need",
+            )
         packages()  # where pytest is missing, that is the user's to mend, and no verdict would say so
         broken: list[str] = []
         for _ in range(2):

@@ -13,7 +13,8 @@ import tokenize
 from collections.abc import Iterable, Mapping, Sequence
 
 from code_repair_rl.synthesis.validation import Quarantined
-from code_repair_rl.tasks import Split, Task
+from code_repair_rl.tasks import RepositoryTests, Split, Task, faulty_lines
+from code_repair_rl.tasks.excerpts import excerpt
 
 THRESHOLD = 0.7
 """Jaccard similarity from which two problems count as the same one. A judgement: among the HumanEval solutions the
@@ -66,9 +67,24 @@ def _texts(tasks: Iterable[Task]) -> dict[str, str]:
     texts: dict[str, str] = {}
     for task in tasks:
         if task.problem not in texts:
-            repaired = task.oracle if isinstance(task.oracle, Mapping) else task.files
-            texts[task.problem] = "\n".join(text for _, text in sorted(repaired.items()) if text is not None)
+            texts[task.problem] = _text(task)
     return texts
+
+
+def _text(task: Task) -> str:
+    """The repaired files; of a repository only the functions that the repair touches, for all its tasks share files."""
+    if not isinstance(task.oracle, Mapping):
+        return "\n".join(text for _, text in sorted(task.files.items()))
+    texts = []
+    for path, text in sorted(task.oracle.items()):
+        if text is None:
+            continue
+        if isinstance(task.tests, RepositoryTests):
+            changed = faulty_lines(text, task.files.get(path, ""))
+            count = len(text.splitlines())
+            text = excerpt(text, [number for number in changed if number <= count]) if changed else text
+        texts.append(text)
+    return "\n".join(texts)
 
 
 def overlapping(marks: Mapping[str, frozenset[tuple[str, ...]]]) -> list[tuple[str, str]]:

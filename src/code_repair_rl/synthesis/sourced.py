@@ -32,6 +32,8 @@ class SourceOptions:
     """Folder or URL prefix of mirrors that instances name their repository in."""
     hold_out: float = 0.0
     """Share of instances that the test split gets by their hash; 0 leaves the usual shares."""
+    environment: str = "image"
+    """`image`: instances are tested in the image they name; `here`: in the environment that grades."""
     backend: str = "auto"
     workers: int = 2
     progress: Progress = lambda *_: None
@@ -75,6 +77,45 @@ def _stack(source: str, options: SourceOptions) -> Made:
     return Made(tasks, left_out)
 
 
+def _instances(collection: str) -> SourcedMaker:
+    def make(source: str, options: SourceOptions) -> Made:
+        from code_repair_rl.tasks.swe import instance_task, instances
+
+        if options.repositories is None:
+            raise BadInput(
+                "instances name repositories, which have to be somewhere",
+                where="--repositories",
+                mend="name a folder of clones (owner/name), or a URL prefix to clone from",
+            )
+        tasks: list[Task] = []
+        unusable: list[Unusable] = []
+        step = "reading instances and their repositories"
+        found = list(instances(collection, source))
+        for done, instance in enumerate(found):
+            options.progress(step, done, len(found))
+            if options.limit is not None and len(tasks) >= options.limit:
+                break
+            try:
+                tasks.append(
+                    instance_task(
+                        instance,
+                        collection,
+                        options.repositories,
+                        hold_out=options.hold_out,
+                        licence=options.licence,
+                        images=options.environment == "image",
+                    )
+                )
+            except BadInput as error:
+                unusable.append(Unusable(instance.instance_id, f"{error.where}: {error.what}"))
+        options.progress(step, len(found), len(found))
+        return Made(tasks, unusable)
+
+    return make
+
+
+_ROWS = "JSON Lines, Parquet, a folder of them, hub:OWNER/NAME"
+
 SOURCED: Mapping[str, SourcedSet] = {
     one.name: one
     for one in (
@@ -83,6 +124,22 @@ SOURCED: Mapping[str, SourcedSet] = {
             "functions of real files, masked, to be written back from their description",
             "a folder, file, archive or installed package; rows of the-stack-smol or stack-smol-docstrings",
             _stack,
+        ),
+        SourcedSet(
+            "swe-bench",
+            "real issues of repositories, for judging only: SWE-bench, Lite, Verified, Multilingual",
+            f"{_ROWS}, or full, lite, verified, multilingual",
+            _instances("swe-bench"),
+        ),
+        SourcedSet("swe-gym", "real issues of repositories: SWE-Gym", f"{_ROWS}, or full, lite", _instances("swe-gym")),
+        SourcedSet(
+            "swe-smith", "bugs written into repositories: SWE-smith", f"{_ROWS}, or full", _instances("swe-smith")
+        ),
+        SourcedSet(
+            "r2e-gym",
+            "commits of repositories with their tests: R2E-Gym",
+            f"{_ROWS}, or subset, lite",
+            _instances("r2e-gym"),
         ),
     )
 }
@@ -125,7 +182,8 @@ def _built(info: SourcedSet, source: str, options: SourceOptions, path: Path) ->
     kept, alike = without_near_duplicates(made.tasks)
     kept = kept[: options.limit]
     if not kept:
-        reasons = ", ".join(sorted({one.reason for one in (*made.unusable, *made.quarantined)})[:3])
+        all_reasons = {one.reason for one in made.unusable} | {one.reason for one in made.quarantined}
+        reasons = ", ".join(sorted(all_reasons)[:3])
         raise BadInput(f"no task could be made ({reasons or 'there is nothing to make it of'})", where=source)
     quarantined = [*made.quarantined, *alike]
     write_quarantine(quarantine_of(path), quarantined)

@@ -6,6 +6,7 @@ from code_repair_rl.tasks.pairs import read_pairs
 from code_repair_rl.tasks.prompts import has_hint, messages, oracle_answer
 from code_repair_rl.tasks.splits import split_of
 from code_repair_rl.tasks.task import (
+    Environment,
     Example,
     FunctionTests,
     HintLevel,
@@ -21,6 +22,7 @@ from code_repair_rl.tasks.task import (
 from code_repair_rl.tasks.trees import StoredTree, store_tree
 
 __all__ = [
+    "Environment",
     "Example",
     "FunctionTests",
     "HintLevel",

@@ -96,6 +96,17 @@ class FunctionTests(_Frozen):
     """What the oracle took for all tests; time limits are relative to it."""
 
 
+class Environment(_Frozen):
+    """What a repository's tests need around them, where this machine's own Python environment will not do."""
+
+    image: str | None = None
+    """Name of a container image that holds the repository with all it needs."""
+    folder: str = "/testbed"
+    """Where the repository lies in the image."""
+    lock: str | None = None
+    """Requirements with pinned versions, as pip reads them."""
+
+
 class RepositoryTests(_Frozen):
     """Tests of a repository's own suite, named by pytest node id."""
 
@@ -108,6 +119,8 @@ class RepositoryTests(_Frozen):
     """Pristine test files, path to text: laid over the tree after the answer's edit."""
     source_roots: tuple[str, ...] = (".",)
     """Folders put on the import path, relative to the tree's root."""
+    environment: Environment | None = None
+    """None: the environment that grades."""
 
 
 Tests = Annotated[FunctionTests | RepositoryTests, Field(discriminator="type")]
