@@ -100,6 +100,7 @@ def jail_command(layout: JailLayout, *, seccomp_fd: int | None, slot: int) -> li
     line += ["--ro-bind", "/usr", "/usr"]
     for folder in _SYSTEM_FOLDERS:
         line += _same_as_outside(folder)
+    line += ["--perms", "0755", "--dir", "/etc"]  # made by the way, nobody but root could look into it
     for file in _SYSTEM_FILES:
         line += ["--ro-bind-try", file, file]
     line += ["--proc", "/proc", "--dev", "/dev"]
