@@ -6,22 +6,22 @@ import gc
 import json
 import socket
 import time
-import tracemalloc
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 
 from code_repair_rl.errors import BadInput
 from code_repair_rl.models import TINY_MODEL, load_model, load_tokenizer
 from code_repair_rl.rollouts import Completion, Sampling
-from code_repair_rl.rollouts.episode import Ending
+from code_repair_rl.rollouts.episode import Ending, Turn
 from code_repair_rl.rollouts.gateway import Gateway
 from code_repair_rl.rollouts.local import LocalEngine
 from code_repair_rl.rollouts.scripted import ScriptedEngine
-from code_repair_rl.rollouts.sessions import Session, SessionLimits
+from code_repair_rl.rollouts.sessions import Choice, Session, SessionLimits
 
 USER = {"role": "user", "content": "hello"}
 TOOL = {"type": "function", "function": {"name": "bash", "parameters": {"type": "object"}}}
@@ -313,17 +313,14 @@ def test_a_thousand_requests_leave_nothing_behind(scripted: Gateway) -> None:
                 scripted.close_session(session)
 
         served(scripted, lambda: sessions(20))
-        gc.collect()
-        descriptors = len(list_descriptors())
-        tracemalloc.start()
-        before = tracemalloc.get_traced_memory()[0]
+        descriptors, resident = len(list_descriptors()), psutil.Process().memory_info().rss
         served(scripted, lambda: sessions(180))
         gc.collect()
-        grown = tracemalloc.get_traced_memory()[0] - before
-        tracemalloc.stop()
+        kept = [one for one in gc.get_objects() if isinstance(one, (Session, Choice, Turn))]
     assert scripted.requests == 1000
     assert not scripted._sessions and len(list_descriptors()) <= descriptors + 2
-    assert grown < 500_000, f"{grown} bytes more after 900 requests, each of which held over 40,000"
+    assert len(kept) <= 3, "at most the last request's"
+    assert psutil.Process().memory_info().rss - resident < 24 << 20, "1,000 requests held 45 MB of tokens"
 
 
 def list_descriptors() -> list[str]:

@@ -1,0 +1,279 @@
+"""Agents in jails: each attempt is a program with a work copy of its own, and a session of the gateway for its model.
+
+The program has no network. Its only way out is the gateway's Unix socket, which is bound into the jail; a forwarder
+offers it on the jail's own loopback. Whatever it leaves in the work copy when it ends, or is ended, is its answer.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files as package_files
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from code_repair_rl.edits import EditError, diff
+from code_repair_rl.errors import CrrlError, MachineryFailed
+from code_repair_rl.grading.policy import graded_tree
+from code_repair_rl.grading.repository import packages
+from code_repair_rl.rollouts.agent_programs import AgentProgram, Endpoint, environment_of, python_for
+from code_repair_rl.rollouts.ask import derived_seed
+from code_repair_rl.rollouts.completion import Engine, Sampling
+from code_repair_rl.rollouts.episode import Ending, Episode
+from code_repair_rl.rollouts.gateway import Gateway, path_of
+from code_repair_rl.rollouts.sessions import Session, SessionLimits
+from code_repair_rl.sandbox import GIB, MIB, Cause, Job, JobResult, Limits, Sandbox, select_backend
+from code_repair_rl.tasks import HintLevel, RepositoryTests, Task
+
+if TYPE_CHECKING:
+    from code_repair_rl.grading import Grader
+
+_WORK = "work"
+_SOCKET = "/gateway/gateway.sock"
+_PORT = 8000
+"""On the jail's own loopback, where nobody else is."""
+_DISK_BYTES = 512 * MIB
+_EVIDENCE_CHARACTERS = 2000
+_LEFT_OUT = (".git/", ".pytest_cache/", ".hypothesis/", ".mypy_cache/", ".ruff_cache/")
+
+
+@dataclass(frozen=True, slots=True)
+class JailedAgent:
+    """An `Agent` (see there) that runs a program for every attempt."""
+
+    program: AgentProgram
+    max_turns: int = 30
+    deadline_seconds: float = 300.0
+    """Of one attempt: its jail, the agent, all waiting for the model, reading back what it left."""
+    context_tokens: int | None = None
+    """Shorter than the model's own."""
+    concurrency: int = 8
+    """Attempts at once."""
+    memory_bytes: int = 4 * GIB
+    backend: str = "auto"
+    environment: Path | None = None
+    """The virtual environment the agent is installed in; None looks in the usual places (see `python_for`)."""
+
+    @property
+    def description(self) -> str:
+        """See `Agent.description`."""
+        context = f", context {self.context_tokens}" if self.context_tokens else ""
+        return f"{self.program.name} ({self.max_turns} turns, {self.deadline_seconds:g} s{context})"
+
+    def attempt(
+        self,
+        engine: Engine,
+        grader: Grader,
+        tasks: Sequence[Task],
+        *,
+        hint: HintLevel | str,
+        attempts_per_task: int,
+        sampling: Sampling,
+        on_phase: Callable[[str], None],
+    ) -> list[list[Episode]]:
+        """See `Agent.attempt`; the engine samples on the calling thread."""
+        on_phase("sample")
+        sandbox = select_backend(self.backend)
+        python = python_for(self.program, self.environment)
+        _require_git()
+        with (
+            Gateway(engine, sampling=sampling) as gateway,
+            ThreadPoolExecutor(self.concurrency, thread_name_prefix="crrl-agent") as pool,
+        ):
+            work = [
+                pool.submit(
+                    self._episode, gateway, sandbox, python, task, hint, derived_seed(sampling.seed, place, number)
+                )
+                for place, task in enumerate(tasks)
+                for number in range(attempts_per_task)
+            ]
+            try:
+                gateway.serve_while(work)
+            except BaseException:
+                for one in work:
+                    one.cancel()
+                gateway.close()
+                raise
+            found = [one.result() for one in work]
+        return [found[at : at + attempts_per_task] for at in range(0, len(found), attempts_per_task)]
+
+    def _episode(
+        self, gateway: Gateway, sandbox: Sandbox, python: str, task: Task, hint: HintLevel | str, seed: int
+    ) -> Episode:
+        """One attempt; where the jail itself failed before the model was asked anything, one more."""
+        for last in (False, True):
+            began = time.monotonic()
+            session = gateway.open_session(seed=seed, limits=SessionLimits(self.max_turns, self.context_tokens))
+            try:
+                result = sandbox.run(self._job(gateway, session, sandbox, python, task, hint))
+            except (CrrlError, OSError) as error:
+                result = JobResult(-1, b"", b"", 0.0, Cause.INFRASTRUCTURE, error=str(error))
+            finally:
+                gateway.close_session(session, "the agent has ended")
+            if result.cause is not Cause.INFRASTRUCTURE or session.requests or last:
+                break
+        return _episode_of(task, session, result, time.monotonic() - began)
+
+    def _job(
+        self, gateway: Gateway, session: Session, sandbox: Sandbox, python: str, task: Task, hint: HintLevel | str
+    ) -> Job:
+        # Without a network of its own a jail has this port for itself; without a jail the gateway is reached directly.
+        isolated = sandbox.name != "unsafe_local"
+        endpoint = Endpoint(
+            base_url=f"http://127.0.0.1:{_PORT}{path_of(session)}" if isolated else gateway.base_url(session),
+            api_key=gateway.token,
+            model=gateway.model,
+            deadline_seconds=self.deadline_seconds,
+            context_tokens=session.context_tokens,
+        )
+        launch = self.program.launch(instructions(task, hint), endpoint, python)
+        told = {
+            "argv": launch.argv,
+            "environment": dict(launch.environment),
+            "files": dict(launch.files),
+            "folder": _WORK,
+            "gateway": {"socket": _SOCKET, "port": _PORT} if isolated else None,
+        }
+        return Job(
+            argv=("python", "-I", "-S", "-B", "-c", _agent_job()),
+            files={f"{_WORK}/{path}": text for path, text in task.files.items()},
+            stdin=json.dumps(told),
+            read_only={
+                **({_SOCKET: str(gateway.socket_path)} if isolated else {}),
+                **{folder: folder for folder in environment_of(python)},
+            },
+            python_path=packages(),
+            collect=(_WORK,),
+            collect_bytes=_DISK_BYTES,
+            limits=Limits(
+                wall_seconds=self.deadline_seconds,
+                cpu_seconds=max(1, int(self.deadline_seconds)),
+                memory_bytes=self.memory_bytes,
+                processes=256,
+                disk_bytes=_DISK_BYTES,
+                file_bytes=_DISK_BYTES,
+                open_files=1024,
+                output_bytes=16 * MIB,
+            ),
+        )
+
+
+def instructions(task: Task, hint: HintLevel | str) -> str:
+    """What an agent is asked to do: the description, at most one hint, and what counts."""
+    level = HintLevel(hint)
+    parts = [task.description.strip()]
+    tests = task.tests
+    if level is HintLevel.FAILING_CALL:
+        if task.hints.failing_call:
+            parts.append(f"Failing: {task.hints.failing_call}")
+        elif isinstance(tests, RepositoryTests):
+            parts.append("Failing tests:\n" + "\n".join(tests.fail_to_pass[:10]))
+    lines = {
+        HintLevel.SUSPICIOUS_LINES: task.hints.suspicious_lines,
+        HintLevel.EXACT_LINE: task.hints.exact_lines,
+    }.get(level, ())
+    if lines:
+        shown = "\n".join(f"{line.path}:{line.number}: {line.text.strip()}" for line in lines)
+        parts.append(f"Suspicious lines:\n{shown}")
+    parts.append(
+        "Change the source code in the current folder so that its tests pass. Changes to tests and to their "
+        "configuration do not count."
+    )
+    return "\n\n".join(part for part in parts if part)
+
+
+def _episode_of(task: Task, session: Session, result: JobResult, wall_seconds: float) -> Episode:
+    turns, messages, tools = session.longest()
+    ending, evidence = _ending(session, result, answered=bool(turns))
+    after: Mapping[str, str] = {}
+    patch = ""
+    if ending is not Ending.INFRASTRUCTURE:
+        after, unreadable = _work_copy(result.files)
+        if result.cause is not Cause.FINISHED and not result.files:  # killed from outside: nobody could read it back
+            after, unreadable = dict(task.files), ["the work copy was lost"]
+        patch, notes = _patch(task, after)
+        evidence = "\n".join([*notes, *unreadable, evidence])
+        if ending is Ending.FINISHED and dict(task.files) == after:
+            ending = Ending.NO_DIFF
+    return Episode(
+        task_id=task.task_id,
+        turns=turns,
+        ending=ending,
+        files_after=after,
+        patch=patch,
+        messages=messages,
+        tools=tools,
+        forks=session.forks,
+        rewrites=session.rewrites,
+        broken_tool_calls=session.broken_tool_calls,
+        wall_seconds=wall_seconds,
+        evidence=evidence[-_EVIDENCE_CHARACTERS:],
+    )
+
+
+def _ending(session: Session, result: JobResult, *, answered: bool) -> tuple[Ending, str]:
+    """How an attempt ended, and the last that was heard of it."""
+    said = (result.stdout + b"\n" + result.stderr).decode(errors="replace").strip()[-_EVIDENCE_CHARACTERS:]
+    if session.failure:
+        return Ending.INFRASTRUCTURE, session.failure
+    if result.cause is Cause.INFRASTRUCTURE:
+        return Ending.INFRASTRUCTURE, result.error or said
+    stopped = session.ended.ending if session.ended is not None else Ending.FINISHED
+    if not answered and stopped is not Ending.CONTEXT_FULL:
+        # Nothing that the policy did: the agent is not installed well, or never came to ask.
+        return Ending.INFRASTRUCTURE, f"the agent ended ({result.cause}) without an answer of the model: {said}"
+    if result.cause is Cause.TIMEOUT:
+        return Ending.OUT_OF_TIME, said
+    if result.cause in (Cause.OUT_OF_MEMORY, Cause.OUTPUT_LIMIT):
+        return Ending.OVER_LIMITS, f"{result.cause}: {said}"
+    if stopped in (Ending.OUT_OF_TURNS, Ending.CONTEXT_FULL):
+        return stopped, said
+    if result.exit_code != 0:
+        return Ending.AGENT_CRASHED, f"exit code {result.exit_code}: {said}"
+    return Ending.FINISHED, said
+
+
+def _work_copy(collected: Mapping[str, bytes]) -> tuple[dict[str, str], list[str]]:
+    """The text files that are there, and which could not be read as text."""
+    found: dict[str, str] = {}
+    unreadable: list[str] = []
+    for place, content in collected.items():
+        path = place.removeprefix(f"{_WORK}/")
+        if path.startswith(_LEFT_OUT) or "__pycache__/" in path or path.endswith((".pyc", ".pyo")):
+            continue
+        try:
+            found[path] = content.decode()
+        except UnicodeDecodeError:
+            unreadable.append(f"{path} is not text and was left out")
+    return found, unreadable
+
+
+def _patch(task: Task, after: Mapping[str, str]) -> tuple[str, tuple[str, ...]]:
+    """What is graded: the source part of what was changed; and what was not taken."""
+    counted = dict(after)
+    notes: tuple[str, ...] = ()
+    if isinstance(task.tests, RepositoryTests):
+        tree, notes = graded_tree(task.files, after, task.tests)
+        counted = {path: text for path, text in tree.items() if path not in task.tests.test_files or path in task.files}
+        counted.update({path: task.files[path] for path in task.tests.test_files if path in task.files})
+    try:
+        return str(diff(task.files, counted)), notes
+    except EditError as error:
+        return "", (*notes, f"what was changed cannot be written as an edit: {error}")
+
+
+def _require_git() -> None:
+    if shutil.which("git", path="/usr/local/bin:/usr/bin:/bin") is None:
+        raise MachineryFailed(
+            "git is not installed, which agents work with", where="agents", mend="install your system's `git` package"
+        )
+
+
+@cache
+def _agent_job() -> str:
+    return package_files("code_repair_rl.rollouts.inside").joinpath("agent_job.py").read_text(encoding="utf-8")
