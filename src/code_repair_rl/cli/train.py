@@ -44,7 +44,9 @@ def add_to(app: typer.Typer) -> None:
     """Add the commands."""
 
     @app.command(
-        context_settings=HYDRA_ARGUMENTS, help="Fine-tune a model on known-good edits." + _ARGUMENTS.format(stage="sft")
+        context_settings=HYDRA_ARGUMENTS,
+        help="Fine-tune a model on known-good edits, or on curated conversations (`data=FILE`, see `crrl curate`)."
+        + _ARGUMENTS.format(stage="sft"),
     )
     def sft(context: typer.Context) -> None:
         _train("sft", context.args)
@@ -85,6 +87,8 @@ def sorted_arguments(given: Sequence[str]) -> Arguments:
 def _train(stage: str, given: Sequence[str]) -> None:
     from code_repair_rl.recipes import compose, expand
 
+    if stage == "sft":
+        given = [f"sft.{argument}" if argument.startswith("data=") else argument for argument in given]
     arguments = sorted_arguments(given)
     combinations = expand(arguments.overrides) if arguments.multirun else [list(arguments.overrides)]
     recipes = [compose(arguments.recipe, overrides) for overrides in combinations]

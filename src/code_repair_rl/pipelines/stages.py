@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from code_repair_rl.evaluation import EvalResult, Progress
     from code_repair_rl.rollouts.local import LocalEngine
+    from code_repair_rl.training.sft import Example
 
 FINISHED = "finished"
 
@@ -110,12 +111,11 @@ def run_sft(recipe: Recipe, folder: Path, listener: RunListener, *, validated_ti
     run = RunDir.create(folder, recipe.model_dump(mode="json"), resume=True)
     if is_finished(run):
         return run.path / "model"
-    from code_repair_rl.training.sft import examples, train_sft
+    from code_repair_rl.training.sft import train_sft
 
     with _recorded(run, listener, recipe.sft.steps) as listener:
         loaded = load(recipe)
-        tasks = training_tasks(recipe, loaded.engine)
-        found = examples(tasks, loaded.engine.encode, loaded.tokenizer, recipe.tasks.hint)
+        found = _sft_examples(recipe, loaded)
         with grader_of(recipe) as grader:
             validator = Validator(recipe, loaded.engine, grader, listener) if validated_times else None
             return train_sft(
@@ -130,6 +130,19 @@ def run_sft(recipe: Recipe, folder: Path, listener: RunListener, *, validated_ti
                 validate=validator,
                 validate_every=math.ceil(recipe.sft.steps / max(validated_times, 1)),
             )
+
+
+def _sft_examples(recipe: Recipe, loaded: Loaded) -> list[Example]:
+    """What there is to learn: known-good edits, curated conversations, or both."""
+    from code_repair_rl.training.curated import curated_examples
+    from code_repair_rl.training.sft import examples
+
+    section = recipe.sft
+    found = curated_examples(Path(section.data), loaded.tokenizer) if section.data is not None else []
+    if section.data is None or section.with_known_good:
+        tasks = training_tasks(recipe, loaded.engine)
+        found += examples(tasks, loaded.engine.encode, loaded.tokenizer, recipe.tasks.hint)
+    return found
 
 
 def run_grpo(recipe: Recipe, folder: Path, listener: RunListener) -> Path:
