@@ -139,6 +139,34 @@ class AgentSection(Section):
     """`repair-loop`: how much of a failure is shown; the prompt of every later answer holds it."""
 
 
+class LaunchSection(Section):
+    """On how many processes a run trains, and what they share; the realised state is checked against it at the start."""
+
+    kind: Literal["single", "ddp", "zero2", "zero3", "fsdp2"] = "single"
+    """`ddp`: each process holds everything. `zero2`: DeepSpeed, optimizer state and gradients are shared out. `zero3`:
+    the weights as well. `fsdp2`: as `zero3`, PyTorch's own, on GPUs only."""
+    processes: int = Field(default=1, ge=1)
+    """Of the whole job, over all nodes."""
+    offload: Literal["none", "optimizer", "all"] = "none"
+    """`zero2`, `zero3`: what lives in the host's memory; `all` (`zero3` only) adds the weights."""
+    timeout_minutes: float = Field(default=60.0, gt=0)
+    """How long processes wait for one another, sampling and validation included, before the job fails."""
+    vllm: str | None = None
+    """Address of a vLLM server that samples in training (`http://host:8000`); None: the model samples itself."""
+    speedups: tuple[Literal["liger", "paged-adamw-8bit", "flash-attention", "unsloth"], ...] = ()
+    """Optional packages to use; a run that asks for one that is not there ends at once and says so."""
+
+    @model_validator(mode="after")
+    def _possible(self) -> LaunchSection:
+        if self.kind == "single" and self.processes > 1:
+            raise ValueError("several processes need a kind: ddp, zero2, zero3 or fsdp2")
+        if self.offload != "none" and self.kind not in ("zero2", "zero3"):
+            raise ValueError("only zero2 and zero3 offload")
+        if self.offload == "all" and self.kind != "zero3":
+            raise ValueError("only zero3 offloads the weights")
+        return self
+
+
 class EvaluationSection(Section):
     """How models are judged."""
 
@@ -172,6 +200,7 @@ class Recipe(Section):
     study: bool = False
     """Whether the reward may break the rule that no failing answer outranks a passing one (comparison only)."""
     model: ModelSection = ModelSection()
+    launch: LaunchSection = LaunchSection()
     tasks: TasksSection = TasksSection()
     sandbox: SandboxSection = SandboxSection()
     reward: dict[str, float] = Field(default_factory=dict)
