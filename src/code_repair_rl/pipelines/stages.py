@@ -98,7 +98,7 @@ def is_finished(run: RunDir) -> bool:
 
 
 def run_sft(recipe: Recipe, folder: Path, listener: RunListener, *, validated_times: int = 0) -> Path:
-    """Fine-tune the recipe's model on oracle edits.
+    """Fine-tune the recipe's model on known-good edits, or on curated conversations.
 
     Args:
         folder: the stage's run directory.
@@ -252,6 +252,7 @@ def run_evaluation(
             samples_path=run.eval_samples_path(name),
             max_prompt_tokens=recipe.tasks.max_prompt_tokens,
             on_batch=on_batch,
+            agent=agent_of(recipe.agent),
         )
     run.write_eval(name, result.to_json())
     listener.on_eval(name, result.to_json())
