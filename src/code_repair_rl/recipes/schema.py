@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class Section(BaseModel):
@@ -140,7 +140,7 @@ class AgentSection(Section):
 
 
 class LaunchSection(Section):
-    """On how many processes a run trains, and what they share; the realised state is checked against it at the start."""
+    """On how many processes a run trains, and what they share; what came of it is checked at the start."""
 
     kind: Literal["single", "ddp", "zero2", "zero3", "fsdp2"] = "single"
     """`ddp`: each process holds everything. `zero2`: DeepSpeed, optimizer state and gradients are shared out. `zero3`:
