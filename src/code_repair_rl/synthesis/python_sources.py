@@ -140,7 +140,7 @@ def _of_package(name: str, licence: str | None) -> list[PythonFile]:
     except (importlib.metadata.PackageNotFoundError, ValueError):
         return _of_module(name, licence)
     about = distribution.metadata
-    expression, one_line = (about[key] if key in about else None for key in ("License-Expression", "License"))
+    expression, one_line = ((about.get_all(key) or [None])[0] for key in ("License-Expression", "License"))
     stated = licence or _licence(expression, one_line, about.get_all("Classifier"))
     found = []
     for file in distribution.files or []:

@@ -14,7 +14,7 @@ from code_repair_rl.home import locked, write_atomically
 from code_repair_rl.synthesis.bugs import Unusable
 from code_repair_rl.synthesis.duplicates import without_near_duplicates
 from code_repair_rl.synthesis.sets import BUILDER_VERSION, BuildReport, Progress, quarantine_of
-from code_repair_rl.synthesis.validation import Quarantined, write_quarantine
+from code_repair_rl.synthesis.validation import Quarantined, validate, write_quarantine
 from code_repair_rl.tasks import Task, built_set, write_tasks
 
 
@@ -34,6 +34,8 @@ class SourceOptions:
     """Share of instances that the test split gets by their hash; 0 leaves the usual shares."""
     environment: str = "image"
     """`image`: instances are tested in the image they name; `here`: in the environment that grades."""
+    language: str | None = None
+    """Only functions in this language: `python`, `c` or `cpp`."""
     backend: str = "auto"
     workers: int = 2
     progress: Progress = lambda *_: None
@@ -114,7 +116,47 @@ def _instances(collection: str) -> SourcedMaker:
     return make
 
 
+def _commits(source: str, options: SourceOptions) -> Made:
+    from code_repair_rl.grading import Grader
+    from code_repair_rl.sandbox import select_backend
+    from code_repair_rl.synthesis.commits import commit_tasks
+
+    found, unusable = commit_tasks(
+        Path(source).expanduser(),
+        select_backend(options.backend),
+        limit=options.limit,
+        licence=options.licence,
+        workers=options.workers,
+        progress=options.progress,
+    )
+    done = 0
+
+    def on_done(more: int) -> None:
+        nonlocal done
+        done += more
+        options.progress("validating", done, len(found))
+
+    with Grader(backend=options.backend, workers=options.workers) as grader:
+        kept, bad = validate(found, grader, workers=options.workers, on_done=on_done)
+    return Made(kept, unusable, bad)
+
+
 _ROWS = "JSON Lines, Parquet, a folder of them, hub:OWNER/NAME"
+
+
+def _labelled(name: str) -> SourcedMaker:
+    def make(source: str, options: SourceOptions) -> Made:
+        from code_repair_rl.synthesis.vulnerabilities import classification_tasks, read_files
+        from code_repair_rl.tasks.cwe import fetch_cwe_tree
+
+        options.progress("reading labelled functions", 0, 1)
+        reading = read_files(name, Path(source).expanduser())
+        made = classification_tasks(reading, name, tree=fetch_cwe_tree(), language=options.language)
+        options.progress("reading labelled functions", 1, 1)
+        return Made(made.tasks, made.unusable, made.quarantined)
+
+    return make
+
 
 SOURCED: Mapping[str, SourcedSet] = {
     one.name: one
@@ -140,6 +182,12 @@ SOURCED: Mapping[str, SourcedSet] = {
             "commits of repositories with their tests: R2E-Gym",
             f"{_ROWS}, or subset, lite",
             _instances("r2e-gym"),
+        ),
+        SourcedSet(
+            "commits",
+            "fixes mined from the commits of a git repository, with the tests that came with them",
+            "the folder of a git repository",
+            _commits,
         ),
     )
 }
