@@ -40,6 +40,8 @@ class TokenText:
 
         A character whose bytes span several tokens counts for the one that completes it; a special token writes none.
         """
+        if any(token_id < 0 for token_id in token_ids):  # a remote model's, which told none
+            return None
         lengths: list[int] = []
         spelt: list[str] = []
         held = b""
