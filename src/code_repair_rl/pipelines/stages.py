@@ -230,6 +230,7 @@ def run_evaluation(
     A finished evaluation is read back, an interrupted one goes on.
 
     Args:
+        listener: told of the result once it is there, as a run without steps.
         on_batch: told of the progress.
     """
     from code_repair_rl.evaluation import EvalResult, evaluate
@@ -255,6 +256,7 @@ def run_evaluation(
             agent=agent_of(recipe.agent),
         )
     run.write_eval(name, result.to_json())
+    listener.on_start(run, 0)
     listener.on_eval(name, result.to_json())
     return result
 
