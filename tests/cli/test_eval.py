@@ -108,6 +108,8 @@ def test_a_finished_evaluation_is_not_shown_as_the_answer_to_another_question(he
         (("--tasks", "absent.jsonl"), "no such task file"),
         (("--model", "nowhere/at/all"), "no such model"),
         (("--dtype", "int8"), "does not compute in 'int8'"),
+        (("--wandb", "yes"), "no mode 'yes'"),
+        (("--endpoint", "host"), "not the address of an endpoint"),
         (("--name", "../x"), "made of letters"),
     ],
 )

@@ -56,7 +56,7 @@ def test_the_planning_line_predicts_how_often_a_gain_is_found() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("gain", [0.05, 0.1, 0.15])
+@pytest.mark.parametrize("gain", [0.05, 0.11, 0.15])  # 0.11 leaves 10 points: rates end at 0 and 1
 def test_a_gain_is_found_with_the_planned_power_in_2000_repeats(gain: float) -> None:
     found = coverage(repeats=2000, problems=30, mean=0.4, seed=6, gain=gain)
     assert found.found == pytest.approx(planned_power(found), abs=0.06)

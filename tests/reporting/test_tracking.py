@@ -13,12 +13,14 @@ import pytest
 
 from code_repair_rl.errors import BadInput
 from code_repair_rl.reporting import trackers
-from code_repair_rl.reporting.trackers import (
+from code_repair_rl.reporting.tracking import (
     TABLE_COLUMNS,
     coloured_diff,
     eval_figures,
+    group_of,
     grouped,
     rollout_figures,
+    shown_name,
     tool_figures,
     tracking_id,
 )
@@ -145,7 +147,7 @@ def test_a_trackio_run_is_read_back_by_trackio(
     script = (
         "import sys, json\n"
         "from code_repair_rl.runs import RunDir\n"
-        "from tests.reporting.test_trackers import Tracking, told, trackers\n"
+        "from tests.reporting.test_tracking import Tracking, told, trackers\n"
         "run = RunDir.open(sys.argv[1])\n"
         "told(trackers(Tracking(trackio=True))[0], run)\n"
         "from trackio.sqlite_storage import SQLiteStorage\n"
@@ -209,6 +211,16 @@ def test_tool_use_is_counted_over_conversations(run: RunDir) -> None:
         "tools/calls_of/bash": 0.5,
         "tools/calls_of/edit": 0.5,
     }
+
+
+def test_stages_and_sweeps_are_grouped(tmp_path: Path) -> None:
+    runs = [RunDir.create(tmp_path / name, {}, resume=False) for name in ("demo", "demo/grpo", "sweep/0", "plain")]
+    assert [(group_of(run), shown_name(run)) for run in runs] == [
+        (None, "demo"),
+        ("demo", "demo-grpo"),
+        ("sweep", "sweep-0"),
+        (None, "plain"),
+    ]
 
 
 def test_metrics_without_a_group_get_one() -> None:

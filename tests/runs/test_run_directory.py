@@ -232,6 +232,18 @@ def test_pandas_reads_rollouts_and_metrics_in_one_line_each(tmp_path: Path) -> N
     assert list(metrics["values.loss"]) == [1.0]
 
 
+def test_duckdb_reads_rollouts_and_metrics_as_documented(tmp_path: Path) -> None:
+    duckdb = pytest.importorskip("duckdb")
+    run = RunDir.create(tmp_path / "run", RECIPE, resume=False)
+    run.write_rollouts(1, [row(), row(sample=1, passed=False, score=0.0), row(sample=2, passed=False, score=None)])
+    run.append_metrics(1, {"loss": 1.0})
+    page = (Path(__file__).parents[2] / "docs" / "runs.md").read_text()
+    first, second = (line for line in page.splitlines() if line.startswith("SELECT"))
+    here = str(run.path)
+    assert duckdb.sql(first.replace("runs/demo/grpo", here)).fetchall() == [(1, 0.5)]
+    assert duckdb.sql(second.replace("runs/demo/grpo", here)).fetchall()[0][0] == 1
+
+
 def test_the_newest_good_checkpoint_is_found_and_damaged_ones_are_named(tmp_path: Path) -> None:
     run = RunDir.create(tmp_path / "run", RECIPE, resume=False)
     for step in (1, 2, 3, 4):

@@ -60,6 +60,9 @@ def evaluate(
     record_pass_rates: bool = typer.Option(
         False, "--record-pass-rates", help="Add what was found to the tasks' known difficulty for this model."
     ),
+    wandb: str = typer.Option("off", "--wandb", help="Tell W&B of the result: off, offline or online."),
+    trackio: bool = typer.Option(False, "--trackio", help="Tell trackio's local data base of the result."),
+    project: str = typer.Option("code-repair-rl", "--project", help="The project's name in both."),
     as_json: bool = typer.Option(False, "--json", help="Print the result as one object."),
 ) -> None:
     """Evaluate a model: sample answers, run their tests in the sandbox, give pass@k with 95 % intervals.
@@ -79,7 +82,8 @@ def evaluate(
         if endpoint is None
         else Remote(model, endpoint, api_key_env, concurrency)
     )
-    result = _evaluated(asked, folder, chosen, limit, source, backend, workers, record_pass_rates, worker)
+    told = Told(wandb, trackio, project)
+    result = _evaluated(asked, folder, chosen, limit, source, backend, workers, record_pass_rates, worker, told)
     if as_json:
         typer.echo(json.dumps(result.to_json()))
     else:
@@ -148,6 +152,15 @@ class Remote:
 
 
 Source = Local | Remote
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """Who is told of the result besides the run directory; named as in a recipe."""
+
+    wandb: str
+    trackio: bool
+    project: str
 
 
 def show_results(results: dict[str, EvalResult], console: Console | None = None) -> None:
@@ -249,15 +262,18 @@ def _evaluated(
     workers: int,
     record: bool,
     agent: Agent | None,
+    told: Told,
 ) -> EvalResult:
     from code_repair_rl.evaluation import EvalResult
     from code_repair_rl.evaluation import evaluate as evaluate_model
     from code_repair_rl.grading import Grader
+    from code_repair_rl.reporting import trackers
     from code_repair_rl.rollouts import Sampling
-    from code_repair_rl.runs import RunDir
+    from code_repair_rl.runs import CompositeListener, RunDir
     from code_repair_rl.tasks import HintLevel, load_tasks
     from code_repair_rl.tasks.draw import draw
 
+    listener = CompositeListener(*trackers(told))
     levels = [level.value for level in HintLevel]
     if asked.hint not in levels:
         raise BadInput(f"there is no hint level {asked.hint!r}", mend=f"use one of {', '.join(levels)}")
@@ -292,6 +308,9 @@ def _evaluated(
         if record:
             _record_pass_rates(result)
         run.write_eval(name, result.to_json())
+        listener.on_start(run, 0)
+        listener.on_eval(name, result.to_json())
+        listener.on_end("finished")
     return result
 
 

@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from code_repair_rl.pipelines.journey import Stage, Watcher
-from code_repair_rl.reporting import duration, listeners
-from code_repair_rl.runs import SilentListener
+from code_repair_rl.reporting import duration, listeners, trackers
+from code_repair_rl.runs import CompositeListener, SilentListener
 
 if TYPE_CHECKING:
     from code_repair_rl.evaluation import Progress as EvaluationProgress
@@ -42,6 +42,8 @@ class ConsoleWatcher(Watcher):
         self._bar, self._tasks = None, {}
         since = duration(time.monotonic() - self._began)
         self._console.print(f"[bold]{stage.title}[/bold] [dim]({since} so far)[/dim]")
+        if stage.name.startswith("eval "):
+            return CompositeListener(*trackers(self._recipe.tracking))
         if stage.name not in ("sft", "grpo", "control"):
             return SilentListener()
         return self._stage.enter_context(

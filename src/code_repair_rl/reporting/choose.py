@@ -53,7 +53,7 @@ def trackers(tracking: Tracking) -> list[RunListener]:
     Raises:
         BadInput: `tracking.wandb` is none of its values.
     """
-    from code_repair_rl.reporting.trackers import TrackioListener, WandbListener
+    from code_repair_rl.reporting.tracking import TrackioListener, WandbListener
 
     found: list[RunListener] = []
     if tracking.wandb == "offline" or tracking.wandb == "online":

@@ -72,6 +72,8 @@ def table_row(
         "hint": result.hint,
         "temperature": result.temperature,
         "samplesPerTask": result.samples,
+        "agent": result.agent,
+        "passWithin": {str(k): interval(estimate) for k, estimate in found.pass_within.items()},
         "isolation": result.isolation,
         "unsafe": result.stamped_unsafe,
         "tasks": found.tasks,

@@ -145,9 +145,10 @@ def _with_stages(runs: Sequence[RunDir]) -> list[RunDir]:
 
 
 def _labels(runs: Sequence[RunDir]) -> list[str]:
-    """The folders' names, with their parent's where two are the same, numbered where that does not help either."""
+    """The folders' names, with their parent's where two are the same or one is but a number, numbered where that does
+    not help either."""
     names = [run.name for run in runs]
-    if len(set(names)) < len(names):
+    if len(set(names)) < len(names) or any(name.isdigit() for name in names):
         names = [f"{run.path.parent.name}/{run.name}" for run in runs]
     if len(set(names)) < len(names):
         names = [f"{name} ({number})" for number, name in enumerate(names, start=1)]

@@ -123,6 +123,7 @@ class RolloutBook:
             "passed": row.passed,
             "score": row.score,
             "turns": _turns(row),
+            "ending": row.ending,
         }
 
     def _edits(self, before: Mapping[str, str], after: Mapping[str, str]) -> dict[str, list[list[Any]]] | None:

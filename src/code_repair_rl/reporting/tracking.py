@@ -139,7 +139,8 @@ class WandbListener(SilentListener):
         os.environ.setdefault("WANDB_SILENT", "true")
         self._run = wandb.init(
             project=self._project,
-            name=run_dir.name,
+            name=shown_name(run_dir),
+            group=group_of(run_dir),
             id=tracking_id(run_dir, "wandb"),
             resume="allow",
             mode=self._mode,
@@ -222,7 +223,7 @@ class TrackioListener(SilentListener):
             raise BadInput("trackio would send this run elsewhere", where=", ".join(sending), mend="unset it")
         trackio.init(
             project=self._project,
-            name=f"{run_dir.name}-{tracking_id(run_dir, 'trackio')}",
+            name=f"{shown_name(run_dir)}-{tracking_id(run_dir, 'trackio')}",
             config={**run_dir.recipe(), "total_steps": total_steps},
             resume="allow",
             embed=False,
@@ -266,6 +267,18 @@ class TrackioListener(SilentListener):
             import trackio
 
             trackio.log(values, step=step)
+
+
+def group_of(run_dir: RunDir) -> str | None:
+    """What a run is one of: the journey that it is a stage of, or the sweep that it is a number of."""
+    above = run_dir.path.parent
+    return above.name if run_dir.name.isdigit() or (above / "recipe.yaml").is_file() else None
+
+
+def shown_name(run_dir: RunDir) -> str:
+    """The folder's name, behind its group's where it has one: `demo-grpo`, `sweep-0`."""
+    group = group_of(run_dir)
+    return run_dir.name if group is None else f"{group}-{run_dir.name}"
 
 
 def tracking_id(run_dir: RunDir, tracker: str) -> str:

@@ -16,7 +16,8 @@ function summaryTable(rows, severalRuns) {
     el("tbody", {}, rows.map((row) => el("tr", {},
       severalRuns ? el("td", {}, row.run) : null,
       el("td", {}, el("strong", {}, row.name), row.unsafe ? [" ", el("span", { class: "badge bad" }, "no isolation")] : null, el("small", {}, row.model)),
-      el("td", {}, `${row.tasks} tasks × ${row.samplesPerTask}`, el("small", {}, `${row.problems} problems, ${row.split}, hint ${row.hint}, T ${row.temperature}`, row.leftOut ? `, ${row.leftOut} too long` : "")),
+      el("td", {}, `${row.tasks} tasks × ${row.samplesPerTask}`, el("small", {}, `${row.problems} problems, ${row.split}, hint ${row.hint}, T ${row.temperature}`, row.leftOut ? `, ${row.leftOut} too long` : ""),
+        row.agent ? el("small", {}, row.agent, ...Object.entries(row.passWithin).map(([k, found]) => `; passed within ${k}: ${format.percent(found[0])}`)) : null),
       cell(row.format), cell(row.apply), cell(row.rightPlace), ks.map((k) => cell(row.passAt[k])), cell(row.editPrecision),
       el("td", { class: "number" }, format.number(row.tokens, 1)), el("td", { class: "number" }, row.noVerdict))))));
 }

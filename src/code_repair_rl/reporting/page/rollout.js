@@ -100,7 +100,7 @@ function rolloutView(view, row, detail, chunk, around) {
       ["terms", weighed.length ? weighed.map(([name, value]) => `${name} ${format.number(value)}`).join(", ") : null],
       ["advantage", row.advantage === null ? null : format.signed(row.advantage, 3)],
       ["edit", detail.error ? `refused: ${detail.error}` : detail.tolerance ? `applied (${detail.tolerance})` : null],
-      ["ended by", detail.finish === "length" ? "the length limit" : "the model"],
+      ["attempt", detail.ending], ["ended by", detail.finish === "length" ? "the length limit" : "the model"],
       ["grading", `${format.number(detail.seconds, 2)} s, isolation ${detail.isolation}`],
     ]),
     siblings.length > 1 ? el("div", {}, el("h3", {}, `The group, beside each other (${siblings.length})`), el("div", { class: "siblings" })) : null,
