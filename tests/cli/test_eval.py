@@ -61,6 +61,7 @@ def test_a_remote_model_is_evaluated_like_a_local_one(here: Path, monkeypatch: p
 
     monkeypatch.setenv("CRRL_HOME", str(here / "home"))
     monkeypatch.setenv("TEST_KEY", "k")
+    monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     tasks = [task(number) for number in range(4)]
 
@@ -75,7 +76,7 @@ def test_a_remote_model_is_evaluated_like_a_local_one(here: Path, monkeypatch: p
         remote = (*arguments, "--endpoint", endpoint, "--api-key-env", "TEST_KEY", "--concurrency", "1")
         with pytest.raises(BadInput, match="key expired"):
             crrl(*remote)
-        told = json.loads(crrl(*remote, "--json"))
+        told = json.loads(crrl(*remote, "--wandb", "offline", "--json"))
         assert len(asked.bodies) == 9  # eight answers, and the refused one
         crrl(*remote)
         assert len(asked.bodies) == 9
@@ -84,6 +85,7 @@ def test_a_remote_model_is_evaluated_like_a_local_one(here: Path, monkeypatch: p
     assert told["summary"]["mean_tokens"] == 11
     assert told["summary"]["edit_precision"]["value"] == 1.0
     assert asked.headers[0]["Authorization"] == "Bearer k"
+    assert len(list((here / "run" / "wandb").glob("offline-run-*/run-*.wandb"))) == 1
     rates = pass_rates(f"m at {endpoint}", "exact-line")
     assert {name: (r.passed, r.samples) for name, r in rates.items()} == {
         "toy/0": (0, 2),

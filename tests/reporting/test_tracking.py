@@ -123,7 +123,6 @@ def test_an_offline_wandb_run_holds_metrics_tables_and_artifacts(run: RunDir, mo
     assert [entry.ref for entry in model.manifest.contents] == [(run.path / "model" / "config.json").as_uri()]
 
 
-@pytest.mark.slow
 def test_a_resumed_wandb_run_goes_on_under_its_id(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
@@ -165,7 +164,11 @@ def test_a_trackio_run_is_read_back_by_trackio(
     assert name == f"run-{tracking_id(run, 'trackio')}"
     assert {row["step"]: row["train/loss"] for row in logs if "train/loss" in row} == {1: 1.0, 2: 0.5}
     assert any("eval/grpo/pass@1" in row for row in logs)
-    assert any("completions" in row for row in logs)
+    tables = [row["completions"] for row in logs if "completions" in row]
+    assert len(tables) == 2
+    table = tables[0]["_value"]
+    assert [row["task"] for row in table] == [r.task_id for r in run.rollouts(1)]
+    assert [row["reward/tests"] for row in table] == [r.reward_terms.get("tests") for r in run.rollouts(1)]
     assert {row["rollouts/pass_rate"] for row in logs if "rollouts/pass_rate" in row} == {0.5}
     counts = next(row for row in logs if "rates/no_verdict" in row)
     assert counts["outcomes/passed"] == sum(r.passed for r in run.rollouts(1))

@@ -5,7 +5,7 @@ as one observation. The interval used throughout is a cluster-robust t interval 
 and Bell-McCaffrey degrees of freedom (R. M. Bell and D. F. McCaffrey, Survey Methodology 28(2), 2002), for rates on the
 logit scale, so that it stays within 0 and 1 and leans the right way near them. It was chosen by simulation against the
 plain cluster-t, a Wilson interval with an effective sample size and the BCa bootstrap over problems, which falls to
-88-93 % coverage with 30 problems; `benchmarks/coverage.py` repeats the comparison.
+89-93 % coverage with 30 problems; `benchmarks/coverage.py` repeats the comparison.
 """
 
 from __future__ import annotations

@@ -247,6 +247,7 @@ class TrackioListener(SilentListener):
         frame = pd.DataFrame(
             [table_row(row, terms, str) for row in rows[:TABLE_ROWS]],
             columns=[*TABLE_COLUMNS, *(f"reward/{name}" for name in terms)],
+            dtype=object,  # else what is absent would become a number that is none
         )
         self._log({**rollout_figures(rows), "completions": trackio.Table(dataframe=frame)}, step)
 
