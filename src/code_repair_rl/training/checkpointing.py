@@ -10,7 +10,10 @@ from typing import Any
 from transformers import Trainer
 
 from code_repair_rl.home import require_free_space
+from code_repair_rl.recipes import LaunchSection
 from code_repair_rl.runs import RunDir, RunListener
+from code_repair_rl.training.launch import state_of
+from code_repair_rl.training.together import is_first, meet, on_first
 
 KEPT_CHECKPOINTS = 2
 """The newest ones stay, in case the very newest is damaged."""
@@ -25,10 +28,12 @@ class AtomicCheckpoints(Trainer):  # type: ignore[misc]
     Attributes:
         run: where checkpoints go.
         listener: told of the phase.
+        launch: how many processes train, and how.
     """
 
     run: RunDir
     listener: RunListener
+    launch: LaunchSection = LaunchSection()
     _writing_to: Path | None = None
 
     def extra_state(self) -> dict[str, str]:
@@ -44,14 +49,21 @@ class AtomicCheckpoints(Trainer):  # type: ignore[misc]
         self.listener.on_phase(step, "checkpoint")
         parameters = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
         require_free_space(self.run.path, _BYTES_PER_PARAMETER * parameters, f"the checkpoint of step {step}")
-        self._writing_to = Path(tempfile.mkdtemp(prefix=".checkpoint.", dir=self.run.path))
+        # Several processes write into one folder; it becomes a checkpoint when all of them have.
+        self._writing_to = on_first(lambda: Path(tempfile.mkdtemp(prefix=".checkpoint.", dir=self.run.path)))
         try:
             Trainer._save_checkpoint(self, model, trial)
-            folder = self._writing_to / f"checkpoint-{step}"
-            for name, text in self.extra_state().items():
-                (folder / name).write_text(text)
-            self.run.adopt_checkpoint(step, folder)
-            self.run.prune_checkpoints(KEPT_CHECKPOINTS)
+            meet()
+            on_first(lambda: self._adopt(step))
         finally:
-            shutil.rmtree(self._writing_to, ignore_errors=True)
+            if is_first():
+                shutil.rmtree(self._writing_to, ignore_errors=True)
             self._writing_to = None
+
+    def _adopt(self, step: int) -> None:
+        assert self._writing_to is not None
+        folder = self._writing_to / f"checkpoint-{step}"
+        for name, text in {**state_of(self.launch), **self.extra_state()}.items():
+            (folder / name).write_text(text)
+        self.run.adopt_checkpoint(step, folder)
+        self.run.prune_checkpoints(KEPT_CHECKPOINTS)

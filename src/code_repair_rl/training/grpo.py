@@ -24,15 +24,17 @@ from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from trl import GRPOConfig, GRPOTrainer
 
-from code_repair_rl.recipes import GrpoSection, ModelSection
+from code_repair_rl.recipes import GrpoSection, LaunchSection, ModelSection
 from code_repair_rl.runs import RunDir, RunListener
 from code_repair_rl.training.batches import MicroBatch, micro_batches, tensors
 from code_repair_rl.training.callbacks import TellListener, TimeBudget, TrimHeap, Validate
 from code_repair_rl.training.checkpointing import AtomicCheckpoints
 from code_repair_rl.training.collect import Collector, rollout_metrics
+from code_repair_rl.training.launch import add_checks, require_resumable, save_whole
 from code_repair_rl.training.settings import lora_config, silence, trainer_arguments
-from code_repair_rl.training.sft import model_path, save_model
+from code_repair_rl.training.sft import model_path
 from code_repair_rl.training.shared_prefix import completion_logprobs
+from code_repair_rl.training.together import Agree, measured_once, on_first, processes, share_of, whole_weights
 
 _METRICS = {
     "loss": "train/loss",
@@ -75,12 +77,15 @@ class RepairGRPOTrainer(AtomicCheckpoints, GRPOTrainer):  # type: ignore[misc]
         if place == 0 or self._buffered_inputs is None:
             step = self.state.global_step + 1
             self.model.eval()
-            groups = self.collector.collect(step)
+            with whole_weights(self):
+                groups = on_first(lambda: self.collector.collect(step))
             self.model.train()
             self.listener.on_phase(step, "train")
             self.listener.on_metrics(step, rollout_metrics(groups))
-            batches = micro_batches(groups, per_step, most_tokens=self.micro_batch_tokens, keep_silent=self.beta != 0.0)
-            self._buffered_inputs = [self._inputs(batch, batches) for batch in batches]
+            batches = micro_batches(
+                groups, per_step * processes(), most_tokens=self.micro_batch_tokens, keep_silent=self.beta != 0.0
+            )
+            self._buffered_inputs = [self._inputs(batch, batches) for batch in share_of(batches, per_step)]
         inputs: dict[str, Any] = self._buffered_inputs[place]
         return inputs
 
@@ -155,7 +160,8 @@ class RepairGRPOTrainer(AtomicCheckpoints, GRPOTrainer):  # type: ignore[misc]
             return torch.zeros((), requires_grad=True, device=self.accelerator.device)
         self._sampled = inputs["tool_mask"]
         loss: torch.Tensor = super()._compute_loss(model, inputs)
-        return loss * inputs["loss_scale"] if self.loss_type in _MEAN_OVER_ROWS else loss
+        scaled = self.loss_type in _MEAN_OVER_ROWS or inputs["loss_scale"] == 0.0  # 0: repeated to keep others company
+        return loss * inputs["loss_scale"] if scaled else loss
 
 
 def train_grpo(
@@ -169,6 +175,7 @@ def train_grpo(
     run: RunDir,
     listener: RunListener,
     validate: Callable[[int], float] | None,
+    launch: LaunchSection | None = None,
 ) -> Path:
     """Train `model` in place with GRPO, and leave the result in `run.path / "model"`.
 
@@ -178,11 +185,14 @@ def train_grpo(
     Args:
         collector: makes the rollouts; its engine samples from this very model.
         validate: the validation pass rate of the model as it is now, given the step.
+        launch: how many processes train (all of them call this), and how; None: this one alone.
     """
+    launch = launch or LaunchSection()
     # At most one micro-batch per answer; those that the token budget does not need stay empty and cost nothing.
-    most_micro_batches = settings.tasks_per_step * settings.completions_per_task
+    groups_per_process = -(-settings.tasks_per_step // processes())
+    most_micro_batches = groups_per_process * settings.completions_per_task
     config = GRPOConfig(
-        **trainer_arguments(run, model_settings, seed=seed, steps=settings.steps),
+        **trainer_arguments(run, model_settings, seed=seed, steps=settings.steps, launch=launch),
         per_device_train_batch_size=1,
         gradient_accumulation_steps=most_micro_batches,
         steps_per_generation=most_micro_batches,
@@ -210,20 +220,24 @@ def train_grpo(
         model=model,
         args=config,
         # One row per group of a step: TRL only counts them.
-        train_dataset=Dataset.from_dict({"prompt": [""] * (settings.tasks_per_step * settings.steps)}),
+        train_dataset=Dataset.from_dict({"prompt": [""] * (groups_per_process * processes() * settings.steps)}),
         processing_class=tokenizer,
         peft_config=lora_config(model_settings),
         callbacks=[TellListener(listener, _METRICS), TimeBudget(run, settings.max_minutes), TrimHeap()],
     )
+    trainer.launch = launch
+    keep = functools.partial(save_whole, trainer, tokenizer, model_path(run))
+    add_checks(trainer, launch, model_settings)
     if validate is not None:
-        keep = functools.partial(save_model, trainer.model, tokenizer, run)
-        trainer.add_callback(Validate(settings.validate_every, validate, keep, run))
+        trainer.add_callback(Validate(settings.validate_every, measured_once(trainer, validate), keep, run))
+    trainer.add_callback(Agree())
     silence(trainer)
     checkpoint = run.latest_good_checkpoint()
     if checkpoint is not None:
+        require_resumable(launch, checkpoint.path)
         collector.stream.restore((checkpoint.path / _STREAM_FILE).read_text())
     trainer.train(resume_from_checkpoint=str(checkpoint.path) if checkpoint else None)
-    return model_path(run) if validate is not None else save_model(trainer.model, tokenizer, run)
+    return model_path(run) if validate is not None else keep()
 
 
 def _rewarded_by_the_collector(**_: Any) -> list[float]:

@@ -9,11 +9,15 @@ from peft import LoraConfig
 from transformers import PrinterCallback, Trainer
 from transformers.utils.logging import disable_progress_bar
 
-from code_repair_rl.recipes import ModelSection
+from code_repair_rl.recipes import LaunchSection, ModelSection
 from code_repair_rl.runs import RunDir
+from code_repair_rl.training.launch import trainer_settings
+from code_repair_rl.training.speedups import speedup_settings
 
 
-def trainer_arguments(run: RunDir, model: ModelSection, *, seed: int, steps: int) -> dict[str, Any]:
+def trainer_arguments(
+    run: RunDir, model: ModelSection, *, seed: int, steps: int, launch: LaunchSection | None = None
+) -> dict[str, Any]:
     """What SFT and GRPO have in common.
 
     The rate is constant after its warm-up, so that a run that a time budget ends is a prefix of a longer one.
@@ -36,6 +40,8 @@ def trainer_arguments(run: RunDir, model: ModelSection, *, seed: int, steps: int
         "disable_tqdm": True,
         "dataloader_pin_memory": False,
         "ignore_data_skip": False,
+        **speedup_settings(launch or LaunchSection()),
+        **trainer_settings(launch or LaunchSection(), model),
     }
 
 

@@ -18,15 +18,16 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from trl import SFTConfig, SFTTrainer
 
 from code_repair_rl.errors import BadInput
-from code_repair_rl.home import built_atomically
-from code_repair_rl.recipes import ModelSection, SftSection
+from code_repair_rl.recipes import LaunchSection, ModelSection, SftSection
 from code_repair_rl.runs import RunDir, RunListener
 from code_repair_rl.tasks import Task
 from code_repair_rl.tasks.prompts import messages, oracle_answer
 from code_repair_rl.training.callbacks import TellListener, TimeBudget, TrimHeap, Validate
 from code_repair_rl.training.checkpointing import AtomicCheckpoints
+from code_repair_rl.training.launch import add_checks, portion, require_resumable, save_whole
 from code_repair_rl.training.settings import lora_config, silence, trainer_arguments
 from code_repair_rl.training.shared_prefix import completion_logprobs
+from code_repair_rl.training.together import Agree, measured_once
 
 _IGNORED = -100
 """The label that torch's cross-entropy leaves out."""
@@ -102,8 +103,15 @@ class RepairSFTTrainer(AtomicCheckpoints, SFTTrainer):  # type: ignore[misc]
             )
         assert found.entropy is not None
         self._metrics["train"]["entropy"].append(float(found.entropy.sum() / found.mask.sum()))
-        count = found.mask.sum() if num_items_in_batch is None else num_items_in_batch
-        return -found.logprobs.sum() / count
+        loss: torch.Tensor = -found.logprobs.sum() / self._labelled(found.mask.sum(), num_items_in_batch)
+        return loss
+
+    def _labelled(self, here: torch.Tensor, known: Any) -> Any:
+        """What the sum is divided by: labelled tokens of the whole batch. Gradients are averaged over processes."""
+        count = self.accelerator.num_processes
+        if count > 1:
+            return self.accelerator.gather(here).sum() / count
+        return here if known is None else known
 
 
 def portions(lengths: Sequence[int], budget: int) -> list[tuple[int, int]]:
@@ -176,6 +184,7 @@ def train_sft(
     listener: RunListener,
     validate: Callable[[int], float] | None = None,
     validate_every: int = 1,
+    launch: LaunchSection | None = None,
 ) -> Path:
     """Fine-tune `model` in place on the examples, and leave the result in `run.path / "model"`.
 
@@ -185,12 +194,14 @@ def train_sft(
         validate: the validation pass rate of the model as it is now, given the step; the result is then the best model
             by it. None: the result is the last model.
         validate_every: steps between validations.
+        launch: how many processes train (all of them call this), and how; None: this one alone.
 
     Raises:
         BadInput: no examples.
     """
     if not found:
         raise BadInput("there is no example to train on", mend="build the task set, or raise tasks.limit")
+    launch = launch or LaunchSection()
     steps = settings.steps
     rows = in_training_order(found, steps * settings.batch_size, settings.batch_size, seed)
     dataset = Dataset.from_list(
@@ -203,8 +214,8 @@ def train_sft(
         ]
     )
     config = SFTConfig(
-        **trainer_arguments(run, model_settings, seed=seed, steps=steps),
-        per_device_train_batch_size=settings.batch_size,
+        **trainer_arguments(run, model_settings, seed=seed, steps=steps, launch=launch),
+        per_device_train_batch_size=portion(settings.batch_size, "sft.batch_size"),
         learning_rate=settings.learning_rate,
         warmup_steps=settings.warmup_steps,
         save_steps=settings.save_every,
@@ -221,27 +232,23 @@ def train_sft(
         peft_config=lora_config(model_settings),
         callbacks=[TellListener(listener, _METRICS), TimeBudget(run, settings.max_minutes), TrimHeap()],
     )
+    trainer.launch = launch
+    keep = functools.partial(save_whole, trainer, tokenizer, model_path(run))
+    add_checks(trainer, launch, model_settings)
     if validate is not None:
-        keep = functools.partial(save_model, trainer.model, tokenizer, run)
-        trainer.add_callback(Validate(validate_every, validate, keep, run))
+        trainer.add_callback(Validate(validate_every, measured_once(trainer, validate), keep, run))
+    trainer.add_callback(Agree())
     silence(trainer)
     trainer.run, trainer.listener = run, listener
     trainer.micro_batch_tokens = settings.micro_batch_tokens
     checkpoint = run.latest_good_checkpoint()
+    if checkpoint is not None:
+        require_resumable(launch, checkpoint.path)
     listener.on_phase(checkpoint.step if checkpoint else 0, "train")
     trainer.train(resume_from_checkpoint=str(checkpoint.path) if checkpoint else None)
-    return model_path(run) if validate is not None else save_model(trainer.model, tokenizer, run)
+    return model_path(run) if validate is not None else keep()
 
 
 def model_path(run: RunDir) -> Path:
     """Where a run leaves its result."""
     return run.path / "model"
-
-
-def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, run: RunDir) -> Path:
-    """Write the weights and the tokenizer to `run.path / "model"`, whole or not at all."""
-    destination = model_path(run)
-    with built_atomically(destination) as scratch:
-        model.save_pretrained(scratch)
-        tokenizer.save_pretrained(scratch)
-    return destination

@@ -21,12 +21,20 @@ class TaskStream:
         tasks: at least one.
         seed: of the permutations.
         difficulty: the lowest and the highest pass rate that is still asked again, both included.
+        shuffled: whether a pass is a permutation; if not, every pass goes through the tasks in the order given.
 
     Raises:
         BadInput: no tasks.
     """
 
-    def __init__(self, tasks: Sequence[Task], seed: int, difficulty: tuple[float, float] = (0.0, 1.0)) -> None:
+    def __init__(
+        self,
+        tasks: Sequence[Task],
+        seed: int,
+        difficulty: tuple[float, float] = (0.0, 1.0),
+        *,
+        shuffled: bool = True,
+    ) -> None:
         if not tasks:
             raise BadInput(
                 "there is no task to train on", mend="build the set, or raise tasks.limit or tasks.max_prompt_tokens"
@@ -34,6 +42,7 @@ class TaskStream:
         self._tasks = tuple(tasks)
         self._seed = seed
         self._difficulty = difficulty
+        self._shuffled = shuffled
         self._position = 0
         self._pass_rates: dict[str, float] = {}
         self._epoch_order: tuple[int, list[int]] | None = None
@@ -73,6 +82,7 @@ class TaskStream:
     def _order(self, epoch: int) -> list[int]:
         if self._epoch_order is None or self._epoch_order[0] != epoch:
             order = list(range(len(self._tasks)))
-            random.Random(f"{self._seed}/{epoch}").shuffle(order)
+            if self._shuffled:
+                random.Random(f"{self._seed}/{epoch}").shuffle(order)
             self._epoch_order = (epoch, order)
         return self._epoch_order[1]
