@@ -12,6 +12,8 @@ from code_repair_rl.training.shared_prefix import plain_logprobs
 class ScoredScript:
     """Answers `script(prompt text, number)`, scored by `model` as it is now."""
 
+    context_tokens = 8192
+
     def __init__(self, model: torch.nn.Module, script: Callable[[str, int], str]) -> None:
         self.model = model
         self.script = script

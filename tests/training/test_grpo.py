@@ -17,6 +17,7 @@ from code_repair_rl.models import TINY_MODEL, load_model, load_tokenizer
 from code_repair_rl.recipes import GrpoSection, LoraSection, ModelSection
 from code_repair_rl.rewards import Reward
 from code_repair_rl.rollouts import Completion
+from code_repair_rl.rollouts.agent import Agent
 from code_repair_rl.runs import CompositeListener, RolloutRow, RunDir, RunListener, RunRecorder
 from code_repair_rl.tasks import Task
 from code_repair_rl.training.batches import micro_batches, tensors
@@ -62,6 +63,7 @@ class Trained:
         script: Any = answer,
         watching: RunListener | None = None,
         engine: type[ScoredScript] = ScoredScript,
+        agent: Agent | None = None,
     ) -> None:
         self.policy = load_model(TINY_MODEL)
         self.engine = engine(self.policy, script)
@@ -78,6 +80,7 @@ class Trained:
             seed=0,
             run=self.run,
             listener=listener,
+            agent=agent,
         )
         train_grpo(
             self.policy,
