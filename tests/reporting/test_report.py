@@ -19,7 +19,7 @@ from code_repair_rl.reporting import write_report
 from code_repair_rl.reporting.curves import mean_interval, reward_against_truth
 from code_repair_rl.reporting.packing import packed
 from code_repair_rl.reporting.rollout_data import line_operations
-from code_repair_rl.runs import RunDir
+from code_repair_rl.runs import RunDir, Turn
 from tests.reporting.recorded import HOSTILE, evaluation, recorded_run
 
 
@@ -50,7 +50,9 @@ def test_the_report_holds_every_rollout_and_every_evaluation(tmp_path: Path) -> 
     rows = embedded(page, "chunk-0")["rows"]
     first = run.rollouts(1)[0]
     assert rows[0]["text"] == first.text
-    assert rows[0]["logprobs"] == [round(100 * p) for p in first.logprobs]
+    assert [turn["role"] for turn in rows[0]["turns"]] == ["assistant", "tool", "assistant"]
+    assert rows[1]["turns"] is None
+    assert rows[1]["logprobs"] == [round(100 * p) for p in run.rollouts(1)[1].logprobs]
     assert rows[0]["tests"][0][3] == HOSTILE
 
 
@@ -68,6 +70,30 @@ def test_a_report_names_no_absolute_path_of_the_machine(tmp_path: Path) -> None:
     assert models["elsewhere"] == "…/secret/models/big"
     assert index["runs"][0]["recipe"]["model"]["name"] == "run/sft/model"
     assert "argv" not in index["runs"][0]["environment"]
+
+
+def test_a_conversation_is_shaded_turn_by_turn(tmp_path: Path) -> None:
+    from code_repair_rl.models import load_tokenizer
+
+    folder = tmp_path / "tokenizer"
+    tokenizer = load_tokenizer("tiny-random")
+    tokenizer.save_pretrained(folder)
+    run = recorded_run(tmp_path / "run", steps=1, evaluations=False)
+    row = run.rollouts(1)[0]
+    said, told, last = (tokenizer.encode(text, add_special_tokens=False) for text in ("Run it.", "1 failed", "x + 1"))
+    ids = (*said, *told, *last)
+    turns = (
+        Turn(role="assistant", text="Run it.", start=0, end=len(said)),
+        Turn(role="tool", text="1 failed", start=len(said), end=len(said) + len(told)),
+        Turn(role="assistant", text="x + 1", start=len(said) + len(told), end=len(ids)),
+    )
+    run.write_rollouts(1, [dataclasses.replace(row, token_ids=ids, logprobs=(-0.25,) * len(ids), turns=turns)])
+    page = write_report([run], tokenizer=folder / "tokenizer.json").read_text()
+    first, second, third = embedded(page, "chunk-0")["rows"][0]["turns"]
+    assert sum(first["lengths"]) == len("Run it.")
+    assert first["logprobs"] == [-25] * len(said)
+    assert "lengths" not in second  # was not sampled
+    assert sum(third["lengths"]) == len("x + 1")
 
 
 def test_reward_is_held_against_the_truth() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isfinite
 from typing import Any
@@ -106,9 +106,9 @@ class RolloutBook:
         return {
             "prompt": self._chunk.prompts.place(row.prompt),
             "text": row.text,
-            "lengths": token_text.lengths(row.token_ids, row.text) if token_text else None,
-            # Hundredths are enough to shade by; a remote model's may be unknown.
-            "logprobs": [round(100 * value) if isfinite(value) else None for value in row.logprobs],
+            # A conversation's tokens are shaded turn by turn.
+            "lengths": token_text.lengths(row.token_ids, row.text) if token_text and row.turns is None else None,
+            "logprobs": _hundredths(row.logprobs) if row.turns is None else [],
             "finish": row.finish_reason,
             "tree": self._chunk.trees.place(tree, dict(tree)),
             "edits": self._edits(row.files_before, row.files_after),
@@ -122,7 +122,7 @@ class RolloutBook:
             "isolation": row.isolation,
             "passed": row.passed,
             "score": row.score,
-            "turns": _turns(row),
+            "turns": _turns(row, token_text),
             "ending": row.ending,
         }
 
@@ -172,14 +172,29 @@ def line_operations(before: str, after: str) -> list[list[Any]]:
     return [[i1, i2, other[j1:j2]] for tag, i1, i2, j1, j2 in matcher.get_opcodes() if tag != "equal"]
 
 
-def _turns(row: RolloutRow) -> list[list[Any]] | None:
-    """`[role, text, [[tool, arguments], …], tokens]` of each turn; None for a single answer."""
+def _turns(row: RolloutRow, token_text: TokenText | None) -> list[dict[str, Any]] | None:
+    """Each turn with what its sampled tokens wrote and how likely they were; None for a single answer."""
     if row.turns is None:
         return None
-    return [
-        [t.role, _short(t.text), [[call.name, _short(call.arguments)] for call in t.tool_calls], t.end - t.start]
-        for t in row.turns
-    ]
+    found = []
+    for turn in row.turns:
+        said: dict[str, Any] = {
+            "role": turn.role,
+            "text": _short(turn.text),
+            "calls": [[call.name, _short(call.arguments)] for call in turn.tool_calls],
+            "tokens": turn.end - turn.start,
+        }
+        if turn.role == "assistant" and token_text is not None:
+            lengths = token_text.lengths(row.token_ids[turn.start : turn.end], turn.text)
+            if lengths is not None and said["text"] == turn.text:
+                said |= {"lengths": lengths, "logprobs": _hundredths(row.logprobs[turn.start : turn.end])}
+        found.append(said)
+    return found
+
+
+def _hundredths(logprobs: Sequence[float]) -> list[int | None]:
+    """Log-probabilities in hundredths, which are enough to shade by; a remote model's may be unknown."""
+    return [round(100 * value) if isfinite(value) else None for value in logprobs]
 
 
 def _short(text: str) -> str:

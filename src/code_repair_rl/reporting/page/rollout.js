@@ -1,9 +1,9 @@
 "use strict";
 // One rollout in full.
 
-function shadedAnswer(detail) {
+function shadedAnswer(detail, part = "answer") {
   // Darker means less likely: the places where the model could well have said something else.
-  const box = el("pre", { class: "box", "data-part": "answer" });
+  const box = el("pre", { class: "box", "data-part": part });
   let at = 0;
   detail.lengths.forEach((length, i) => {
     const piece = detail.text.slice(at, at + length);
@@ -45,9 +45,10 @@ function testList(tests) {
 function turnList(turns) {
   const titles = { assistant: "model", tool: "tool's answer", user: "environment" };
   const call = ([name, given]) => el("details", { class: "call" }, el("summary", {}, "calls ", el("code", {}, name), el("span", { class: "quiet" }, " " + oneLine(given))), el("pre", { class: "box" }, pretty(given)));
-  return el("div", { class: "turns" }, turns.map(([role, text, calls, tokens], i) => {
+  return el("div", { class: "turns" }, turns.map((turn, i) => {
+    const { role, text, calls, tokens } = turn;
     const title = [el("strong", {}, `${i + 1} ${titles[role] || role}`), el("span", { class: "quiet" }, ` ${tokens} tokens`)];
-    const body = text ? el("pre", { class: "box" }, text) : null;
+    const body = !text ? null : turn.lengths ? shadedAnswer(turn, "turn") : el("pre", { class: "box" }, text);
     if (role === "assistant") return el("div", { class: "turn " + role }, el("div", {}, title), body, calls.map(call));
     return el("details", { class: "turn " + role }, el("summary", {}, title, el("span", { class: "quiet" }, "  " + oneLine(text))), body);
   }));
@@ -112,8 +113,8 @@ function rolloutView(view, row, detail, chunk, around) {
     el("h3", {}, "Tests"), testList(detail.tests),
     detail.evidence.length ? el("div", {}, el("h3", {}, "Evidence"), el("pre", { class: "box" }, detail.evidence.join("\n"))) : null,
     detail.turns ? [el("h3", {}, `Conversation (${detail.turns.length} turns)`), turnList(detail.turns)] : null,
-    el("h3", {}, "Answer", el("span", { class: "quiet" }, `  ${row.tokens} tokens; darker means less likely`)),
-    detail.lengths ? shadedAnswer(detail) : el("div", {}, logprobBars(detail.logprobs), el("pre", { class: "box", "data-part": "answer" }, detail.text)),
+    el("h3", {}, "Answer", el("span", { class: "quiet" }, detail.turns ? "  what was graded" : `  ${row.tokens} tokens; darker means less likely`)),
+    detail.lengths ? shadedAnswer(detail) : el("div", {}, detail.turns ? null : logprobBars(detail.logprobs), el("pre", { class: "box", "data-part": "answer" }, detail.text)),
     el("details", {}, el("summary", {}, "Prompt"), el("pre", { class: "box" }, chunk.prompts[detail.prompt])),
     Object.keys(tree).length ? el("details", {}, el("summary", {}, "Files before"), Object.entries(tree).map(([path, text]) => el("div", {}, el("h3", {}, path), codeBox(text)))) : null,
   ];
