@@ -7,7 +7,14 @@ from pathlib import Path
 import pytest
 
 from code_repair_rl.errors import BadInput
-from code_repair_rl.tasks.difficulty import PassRate, easiest_first, pass_rates, record_pass_rates, within
+from code_repair_rl.tasks.difficulty import (
+    PassRate,
+    easiest_first,
+    hardest_first,
+    pass_rates,
+    record_pass_rates,
+    within,
+)
 from tests.tasks.examples import addition
 
 
@@ -25,12 +32,19 @@ def test_what_is_recorded_adds_up_for_each_model_and_hint() -> None:
     assert pass_rates("owner/other", "none") == {}
 
 
+def test_the_same_evaluation_is_added_only_once() -> None:
+    for source in ("one", "one", "two", "one"):
+        record_pass_rates("m", "none", {"a": PassRate(1, 2)}, source=source)
+    assert pass_rates("m", "none") == {"a": PassRate(2, 4)}
+
+
 def test_tasks_are_filtered_and_ordered_by_their_rates() -> None:
     tasks = [addition(name) for name in "abcd"]
     rates = {"a": PassRate(0, 4), "b": PassRate(2, 4), "c": PassRate(4, 4), "d": PassRate(0, 0)}
     assert [task.task_id for task in within(tasks, rates, lowest=0.1, highest=0.9)] == ["b"]
     assert [task.task_id for task in within(tasks, rates)] == ["a", "b", "c"]
     assert [task.task_id for task in easiest_first(tasks, rates)] == ["c", "b", "a", "d"]
+    assert [task.task_id for task in hardest_first(tasks, rates)] == ["a", "b", "c", "d"]
 
 
 def test_a_damaged_file_is_named() -> None:

@@ -66,3 +66,9 @@ def test_where_everything_is_out_of_bounds_the_stream_still_flows() -> None:
 def test_no_tasks_is_refused() -> None:
     with pytest.raises(BadInput, match="no task"):
         TaskStream([], seed=0)
+
+
+def test_a_curriculum_is_gone_through_in_its_order() -> None:
+    tasks = [task(n) for n in range(4)]
+    stream = TaskStream(tasks, seed=0, shuffled=False)
+    assert stream.take(6) == [*tasks, *tasks[:2]]

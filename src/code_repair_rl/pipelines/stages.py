@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,7 @@ from code_repair_rl.rollouts.agent import Agent
 from code_repair_rl.rollouts.ask import ask, derived_seed, fitting
 from code_repair_rl.runs import CompositeListener, RunDir, RunListener, RunRecorder
 from code_repair_rl.tasks import Split, Task, load_tasks
+from code_repair_rl.tasks.difficulty import PassRate, easiest_first, hardest_first, pass_rates, within
 from code_repair_rl.tasks.draw import draw
 
 if TYPE_CHECKING:
@@ -55,13 +56,30 @@ def load(recipe: Recipe) -> Loaded:
     return Loaded(model, tokenizer, LocalEngine(model, tokenizer, copy_dtype=copy_dtype))
 
 
-def training_tasks(recipe: Recipe, engine: Engine) -> list[Task]:
-    """The tasks of the train split that fit into the recipe's prompt budget.
+def training_tasks(recipe: Recipe, engine: Engine, listener: RunListener | None = None) -> list[Task]:
+    """The tasks of the train split that fit into the recipe's prompt budget and its range of pass rates, in its order.
+
+    Args:
+        listener: told how many are used, and how many prompts are too long (`tasks/used`, `tasks/too_long`).
 
     Raises:
-        BadInput: none fits.
+        BadInput: none fits, or the pass rates of the recipe's model were not recorded.
     """
-    found = draw(load_tasks(recipe.tasks.name, split=Split.TRAIN), recipe.tasks.limit, recipe.seed)
+    rates = _rates(recipe)
+    every = load_tasks(recipe.tasks.name, split=Split.TRAIN)
+    low, high = recipe.tasks.pass_rates
+    rated = within(every, rates, lowest=low, highest=high) if (low, high) != (0.0, 1.0) else every
+    found = draw(rated, recipe.tasks.limit, recipe.seed)
+    if not found:
+        raise BadInput(
+            f"none of the {len(every)} training tasks has a pass rate of {recipe.tasks.rated_by} in [{low}, {high}]"
+            if every
+            else "the set has no training tasks",
+            where="tasks",
+            mend="widen tasks.pass_rates, or record more with `crrl tasks difficulty`" if every else None,
+        )
+    ordered = {"easiest-first": easiest_first, "hardest-first": hardest_first}.get(recipe.tasks.order)
+    found = ordered(found, rates) if ordered is not None else found
     kept, left_out = fitting(found, engine, recipe.tasks.hint, recipe.tasks.max_prompt_tokens)
     if not kept:
         raise BadInput(
@@ -69,7 +87,28 @@ def training_tasks(recipe: Recipe, engine: Engine) -> list[Task]:
             where="tasks.max_prompt_tokens",
             mend="raise it",
         )
+    if listener is not None:
+        listener.on_metrics(0, {"tasks/used": len(kept), "tasks/too_long": left_out})
     return kept
+
+
+def _rates(recipe: Recipe) -> Mapping[str, PassRate]:
+    """The recorded pass rates by which the recipe chooses and orders tasks; none where it does not.
+
+    Raises:
+        BadInput: none were recorded for its model and hint level.
+    """
+    name = recipe.tasks.rated_by
+    if name is None:
+        return {}
+    rates = pass_rates(name, recipe.tasks.hint)
+    if not rates:
+        raise BadInput(
+            f"no pass rates of {name} with the hint {recipe.tasks.hint} were recorded",
+            where="tasks.rated_by",
+            mend="evaluate the model on the train split and run `crrl tasks difficulty EVALUATION`",
+        )
+    return rates
 
 
 def evaluation_tasks(recipe: Recipe) -> list[Task]:
@@ -115,7 +154,7 @@ def run_sft(recipe: Recipe, folder: Path, listener: RunListener, *, validated_ti
 
     with _recorded(run, listener, recipe.sft.steps) as listener:
         loaded = load(recipe)
-        found = _sft_examples(recipe, loaded)
+        found = _sft_examples(recipe, loaded, listener)
         with grader_of(recipe) as grader:
             validator = Validator(recipe, loaded.engine, grader, listener) if validated_times else None
             return train_sft(
@@ -132,7 +171,7 @@ def run_sft(recipe: Recipe, folder: Path, listener: RunListener, *, validated_ti
             )
 
 
-def _sft_examples(recipe: Recipe, loaded: Loaded) -> list[Example]:
+def _sft_examples(recipe: Recipe, loaded: Loaded, listener: RunListener) -> list[Example]:
     """What there is to learn: known-good edits, curated conversations, or both."""
     from code_repair_rl.training.curated import curated_examples
     from code_repair_rl.training.sft import examples
@@ -140,7 +179,7 @@ def _sft_examples(recipe: Recipe, loaded: Loaded) -> list[Example]:
     section = recipe.sft
     found = curated_examples(Path(section.data), loaded.tokenizer) if section.data is not None else []
     if section.data is None or section.with_known_good:
-        tasks = training_tasks(recipe, loaded.engine)
+        tasks = training_tasks(recipe, loaded.engine, listener)
         found += examples(tasks, loaded.engine.encode, loaded.tokenizer, recipe.tasks.hint)
     return found
 
@@ -165,7 +204,12 @@ def run_grpo(recipe: Recipe, folder: Path, listener: RunListener) -> Path:
             engine=loaded.engine,
             grader=grader,
             reward=reward_of(recipe),
-            stream=TaskStream(training_tasks(recipe, loaded.engine), recipe.seed, settings.difficulty),
+            stream=TaskStream(
+                training_tasks(recipe, loaded.engine, listener),
+                recipe.seed,
+                settings.difficulty,
+                shuffled=recipe.tasks.order == "shuffled",
+            ),
             settings=settings,
             hint=recipe.tasks.hint,
             seed=recipe.seed,
@@ -258,6 +302,7 @@ def run_evaluation(
     run.write_eval(name, result.to_json())
     listener.on_start(run, 0)
     listener.on_eval(name, result.to_json())
+    listener.on_end(FINISHED)
     return result
 
 

@@ -48,6 +48,22 @@ class TasksSection(Section):
     """Tasks with longer prompts are left out and counted."""
     limit: int | None = Field(default=None, ge=1)
     """At most this many training tasks (drawn by the seed); None means all."""
+    rated_by: str | None = None
+    """Name of a model whose recorded pass rates (`crrl tasks difficulty`) filter and order the training tasks."""
+    pass_rates: tuple[float, float] = (0.0, 1.0)
+    """Lowest and highest recorded pass rate of the tasks trained on, both included. Narrower than (0, 1) it also leaves
+    out tasks without a rate."""
+    order: Literal["shuffled", "easiest-first", "hardest-first"] = "shuffled"
+    """How GRPO goes through the tasks: shuffled anew in every pass, or by recorded pass rate (a curriculum)."""
+
+    @model_validator(mode="after")
+    def _has_rates(self) -> TasksSection:
+        low, high = self.pass_rates
+        if not 0 <= low <= high <= 1:
+            raise ValueError("pass_rates are two numbers between 0 and 1, the lower one first")
+        if self.rated_by is None and (self.order != "shuffled" or self.pass_rates != (0.0, 1.0)):
+            raise ValueError("rated_by has to name a model where tasks are chosen or ordered by pass rate")
+        return self
 
 
 class SandboxSection(Section):
@@ -68,6 +84,9 @@ class SftSection(Section):
     micro_batch_tokens: int = Field(default=1536, ge=1)
     """A forward takes at most so many tokens (at least one example). More takes more memory: about 1 MB a token for the
     embedded model."""
+    kl_beta: float = Field(default=0.0, ge=0)
+    """Weight of the KL divergence from the model before training (with adapters: from the base), exact over the
+    vocabulary; 0 is plain fine-tuning. Costs one more forward pass without gradients."""
     learning_rate: float = Field(default=5e-5, gt=0)
     warmup_steps: int = Field(default=4, ge=0)
     max_minutes: float | None = Field(default=None, gt=0)
@@ -106,7 +125,12 @@ class GrpoSection(Section):
     ratio_cap: float | None = Field(default=2.0, gt=1)
     """Truncates the ratio to the sampler's probabilities for answers with a negative advantage, too."""
     kl_beta: float = Field(default=0.0, ge=0)
-    """Weight of the KL divergence to the reference policy; 0 needs no reference model."""
+    """Weight of the KL divergence to the reference policy; 0 needs no reference."""
+    kl_reference: Literal["fixed", "moving"] = "fixed"
+    """`fixed`: the policy before training (with adapters: the base). `moving`: follows the policy, so that how far each
+    step leads away from the last is bounded, but not how far all of them lead."""
+    kl_reference_rate: float = Field(default=1.0, gt=0, le=1)
+    """How far a moving reference goes towards the policy in each step; 1: it is the policy one step ago."""
     mask_truncated: bool = True
     """Whether answers cut off by `max_new_tokens` leave the loss."""
     max_grad_norm: float = Field(default=1.0, gt=0)

@@ -34,24 +34,33 @@ class PassRate:
         return PassRate(self.passed + other.passed, self.samples + other.samples)
 
 
-def record_pass_rates(model: str, hint: HintLevel | str, found: Mapping[str, PassRate]) -> Path:
+def record_pass_rates(
+    model: str, hint: HintLevel | str, found: Mapping[str, PassRate], *, source: str | None = None
+) -> Path:
     """Add what was found to what is known of a model at a hint level; safe for two processes at once.
 
     Args:
         model: the name by which the rates are asked for again.
         hint: how the tasks were asked.
         found: task id to new answers.
+        source: where the answers are from (an evaluation's digest); the same is added only once.
 
     Returns:
         The file that holds them.
     """
     path = _path(model, hint)
     with locked(f"pass-rates/{path.parent.name}/{path.stem}"):
+        sources_path = path.with_suffix(".sources")
+        sources = sources_path.read_text().split() if sources_path.is_file() else []
+        if source is not None and source in sources:
+            return path
         known = dict(pass_rates(model, hint))
         for task_id, rate in found.items():
             known[task_id] = known.get(task_id, PassRate(0, 0)) + rate
         rows = {task_id: [known[task_id].passed, known[task_id].samples] for task_id in sorted(known)}
         write_atomically(path, json.dumps(rows, indent=0))
+        if source is not None:
+            write_atomically(sources_path, "".join(f"{one}\n" for one in [*sources, source]))
     return path
 
 
@@ -85,6 +94,16 @@ def easiest_first(tasks: Iterable[Task], rates: Mapping[str, PassRate]) -> list[
     def key(task: Task) -> float:
         rate = rates.get(task.task_id)
         return -rate.rate if rate is not None and rate.samples else 1.0
+
+    return sorted(tasks, key=key)
+
+
+def hardest_first(tasks: Iterable[Task], rates: Mapping[str, PassRate]) -> list[Task]:
+    """Tasks by rising pass rate; those without one stand last, all ties in the order given."""
+
+    def key(task: Task) -> float:
+        rate = rates.get(task.task_id)
+        return rate.rate if rate is not None and rate.samples else 2.0
 
     return sorted(tasks, key=key)
 
