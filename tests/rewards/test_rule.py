@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from code_repair_rl.edits import EditError, diff, parse
-from code_repair_rl.grading.verdict import Outcome, Verdict
+from code_repair_rl.errors import BadInput
+from code_repair_rl.grading.verdict import Outcome, TestResult, TestStatus, Verdict
 from code_repair_rl.rewards import Reward, RewardWeights
 from code_repair_rl.rewards.weights import LEAST_GAP
 from tests.edits.trees import CODE
 from tests.rewards.cases import task
 
-NAMES = ("applied", "format", "gain", "files", "lines", "style", "economy", "length")
+NAMES = ("applied", "format", "gain", "files", "lines", "style", "visible", "habits", "turns", "economy", "length")
 
 
 @st.composite
@@ -32,6 +34,7 @@ FAILURES = st.sampled_from(
     [outcome for outcome in Outcome if outcome not in (Outcome.PASSED, Outcome.NO_VERDICT, Outcome.UNCHANGED)]
 )
 LENGTHS = st.one_of(st.none(), st.integers(1, 64))
+ATTEMPTS = st.fixed_dictionaries({}, optional={"turns": st.floats(0, 1), "habits": st.floats(0, 1)})
 
 
 def graded(text: str, files: dict[str, str], outcome: Outcome) -> Verdict:
@@ -41,11 +44,12 @@ def graded(text: str, files: dict[str, str], outcome: Outcome) -> Verdict:
         return Verdict(Outcome.EDIT_REJECTED, edit_error=error.kind.value)
     if not applied.changed:
         return Verdict(Outcome.UNCHANGED, tolerance=applied.rung.value)
-    return Verdict(outcome, tolerance=applied.rung.value)
+    status = TestStatus.PASSED if outcome is Outcome.PASSED or len(text) % 2 else TestStatus.FAILED
+    return Verdict(outcome, tolerance=applied.rung.value, tests=(TestResult("visible[0]", status, True),))
 
 
 @settings(max_examples=150, deadline=None, derandomize=True)
-@given(weights(), TREES, TREES, TREES, TREES, FAILURES, LENGTHS, LENGTHS)
+@given(weights(), TREES, TREES, TREES, TREES, FAILURES, LENGTHS, LENGTHS, ATTEMPTS)
 def test_no_failing_answer_comes_near_a_passing_one_and_the_oracle_is_the_maximum(
     chosen: RewardWeights,
     files: dict[str, str],
@@ -55,6 +59,7 @@ def test_no_failing_answer_comes_near_a_passing_one_and_the_oracle_is_the_maximu
     failure: Outcome,
     one_length: int | None,
     other_length: int | None,
+    attempt: dict[str, float],
 ) -> None:
     assume(goal != files)
     assume(passing != files)
@@ -65,9 +70,10 @@ def test_no_failing_answer_comes_near_a_passing_one_and_the_oracle_is_the_maximu
     assume(failure is not Outcome.EDIT_REJECTED or "Empty" in texts[2])
     outcomes = [Outcome.PASSED, Outcome.PASSED, failure]
     lengths = [one_length, other_length, one_length]
+    attempts = [{"turns": 1.0, "habits": 1.0}, attempt, attempt]
     values = [
-        reward(question, text, graded(text, files, outcome), completion_tokens=length, max_new_tokens=64)
-        for text, outcome, length in zip(texts, outcomes, lengths, strict=True)
+        reward(question, text, graded(text, files, outcome), completion_tokens=length, max_new_tokens=64, attempt=made)
+        for text, outcome, length, made in zip(texts, outcomes, lengths, attempts, strict=True)
     ]
     best, passed, failed = [value.total for value in values]
     assert best is not None
@@ -116,3 +122,21 @@ def test_the_same_answer_gets_the_same_reward() -> None:
     verdict = graded(text, {"a.py": "x = 1\n"}, Outcome.FAILED)
     reward = Reward(RewardWeights(gain=0.3), all_terms=True)
     assert reward(question, text, verdict) == reward(question, text, verdict)
+
+
+def test_an_attempts_turns_cost_and_its_habits_pay_as_far_as_the_rule_allows() -> None:
+    before, after, other = ({"a.py": f"x = {number}\n"} for number in (1, 3, 2))
+    question = task(before, dict(after))
+    reward = Reward(RewardWeights(applied=0.1, habits=0.2, visible=0.1, turns=0.3))
+
+    def worth(files: dict[str, str], outcome: Outcome, turns: float, habits: float) -> float | None:
+        text = str(diff(before, files))
+        verdict = Verdict(outcome, tolerance="exact", tests=(TestResult("v", TestStatus.PASSED, True),))
+        return reward(question, text, verdict, attempt={"turns": turns, "habits": habits}).total
+
+    assert worth(after, Outcome.PASSED, 1.0, 0.0) == 1.0
+    assert worth(after, Outcome.PASSED, 0.5, 1.0) == pytest.approx(0.85)
+    assert worth(other, Outcome.FAILED, 0.0, 0.5) == pytest.approx(0.1 + 0.1 + 0.1)
+    assert worth(before, Outcome.UNCHANGED, 1.0, 1.0) == 0.0
+    with pytest.raises(BadInput, match="together"):
+        RewardWeights(turns=0.5, habits=0.5)

@@ -24,12 +24,15 @@ from code_repair_rl.edits import (
 from code_repair_rl.grading.verdict import Outcome, Verdict
 from code_repair_rl.rewards.classification import classification_terms, classification_total
 from code_repair_rl.rewards.style import style_conformity
-from code_repair_rl.rewards.terms import changes_code, economy_term, format_term, length_term
+from code_repair_rl.rewards.terms import changes_code, economy_term, format_term, length_term, visible_term
 from code_repair_rl.rewards.weights import RewardWeights
 from code_repair_rl.tasks.task import Task
 
 _COMPARING = ("gain", "files", "lines", "style", "economy", "length", "similarity")
 """Terms that compare with the oracle: worked out only where they have a weight, or where all are asked for."""
+
+_SHAPING = ("applied", "format", "gain", "files", "lines", "style", "visible", "habits", "label")
+"""Terms that a study's total adds up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +68,7 @@ class Reward:
         *,
         completion_tokens: int | None = None,
         max_new_tokens: int | None = None,
+        attempt: Mapping[str, float] = MappingProxyType({}),
     ) -> RewardValue:
         """The worth of one answer.
 
@@ -74,6 +78,7 @@ class Reward:
             verdict: what grading it found.
             completion_tokens: length of the answer; with `max_new_tokens` it makes the length term.
             max_new_tokens: the longest that an answer could be.
+            attempt: how an agent came to the answer: its terms `turns` and `habits`, each in [0, 1].
         """
         if verdict.score is None:
             return RewardValue(None, study=self.weights.study)
@@ -89,6 +94,7 @@ class Reward:
             )
         else:
             terms |= self._edit_terms(task, completion_text, verdict, completion_tokens, max_new_tokens)
+            terms |= {**visible_term(verdict), **attempt}
         total = self._study_total(terms) if self.weights.study else self._total(task, terms, verdict)
         return RewardValue(total, MappingProxyType(terms), self.weights.study)
 
@@ -98,7 +104,8 @@ class Reward:
             return classification_total(weights, terms, verdict.passed)
         too_long = weights.length * (1.0 - terms.get("length", 1.0))
         if verdict.passed:
-            return 1.0 - weights.economy * (1.0 - terms.get("economy", 1.0)) - too_long
+            too_many = weights.turns * (1.0 - terms.get("turns", 1.0))
+            return 1.0 - weights.economy * (1.0 - terms.get("economy", 1.0)) - too_many - too_long
         changed = terms["applied"] > 0
         if not changed and verdict.outcome is not Outcome.EDIT_REJECTED:
             return 0.0  # changes nothing, or tampers
@@ -108,14 +115,15 @@ class Reward:
             partial += weights.gain * terms.get("gain", 0.0)
             partial += weights.files * terms.get("files", 0.0) + weights.lines * terms.get("lines", 0.0)
             partial += weights.style * terms.get("style", 0.0)
+            partial += weights.visible * terms.get("visible", 0.0) + weights.habits * terms.get("habits", 0.0)
         return max(0.0, partial - too_long)
 
     def _study_total(self, terms: Mapping[str, float]) -> float:
         """The plain weighted sum; what a term lacks is deducted for economy and length, as elsewhere."""
         total = 0.0
-        for name in ("passed", "applied", "format", "gain", "files", "lines", "style", "label", "similarity"):
+        for name in ("passed", *_SHAPING, "similarity"):
             total += getattr(self.weights, name) * terms.get(name, 0.0)
-        for name in ("evidence", "economy", "length"):
+        for name in ("evidence", "turns", "economy", "length"):
             total -= getattr(self.weights, name) * (1.0 - terms.get(name, 1.0))
         return total
 

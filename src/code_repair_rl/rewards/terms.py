@@ -6,7 +6,7 @@ import ast
 from collections.abc import Mapping
 
 from code_repair_rl.edits import EditErrorKind, Tolerance, changed_tokens, code_tokens
-from code_repair_rl.grading.verdict import Outcome, Verdict
+from code_repair_rl.grading.verdict import Outcome, TestStatus, Verdict
 from code_repair_rl.tasks.classification import AnswerErrorKind
 
 _FORMAT_OF_KIND = {
@@ -95,6 +95,12 @@ def length_term(text: str, oracle_text: str, completion_tokens: int, max_new_tok
         return 1.0
     room = max_new_tokens - oracle_tokens
     return max(0.0, 1.0 - (completion_tokens - oracle_tokens) / room) if room > 0 else 0.0
+
+
+def visible_term(verdict: Verdict) -> dict[str, float]:
+    """`visible`: the share of the visible tests that pass; nothing where there is none."""
+    held = [test.status is TestStatus.PASSED for test in verdict.tests if test.visible]
+    return {"visible": sum(held) / len(held)} if held else {}
 
 
 def _same_code(path: str, old: str, new: str) -> bool:

@@ -17,8 +17,8 @@ LEAST_GAP = 0.05
 class RewardWeights:
     """The weights of a reward; the default is 1 for a pass, 0.1 for an answer that changed code but failed, else 0.
 
-    A passing answer gets 1, less `evidence`, `economy` and `length` times what it lacks in them. A failing one gets the
-    sum of `applied` … `label` times its terms. So that no failing answer outranks a passing one, the weights together
+    A passing answer gets 1, less `evidence` … `length` times what it lacks in them. A failing one gets the sum of
+    `applied` … `label` times its terms. So that no failing answer outranks a passing one, the weights together
     may not exceed `1 - LEAST_GAP`.
 
     Raises:
@@ -39,10 +39,16 @@ class RewardWeights:
     style: float = 0.0
     """For keeping to the conventions of the surrounding code (`style_conformity`), times the gain: for tasks without
     tests."""
+    visible: float = 0.0
+    """For the share of the visible tests that pass: progress that an agent can see."""
+    habits: float = 0.0
+    """For how an agent went about it: calls that can be read, nothing done twice (`attempt_terms` of the rollouts)."""
     label: float = 0.0
     """For a wrong CWE that is near the right one in the tree of weaknesses. Classification only."""
     evidence: float = 0.0
     """Taken from a right label whose cited lines are not those that the real fix changed. Classification only."""
+    turns: float = 0.0
+    """Taken from an agent's passing attempt that needed more than one answer, in full at the most it may have."""
     economy: float = 0.0
     """Taken from a passing answer whose edit is larger than the oracle's."""
     length: float = 0.0
@@ -77,7 +83,7 @@ class RewardWeights:
                 where="reward.passed" if self.passed != 1.0 else "reward.similarity",
                 mend="use `gain` for the way to the oracle, or set `study: true` in a recipe under recipes/study/",
             )
-        together = self.best_failing + self.evidence + self.economy + self.length
+        together = self.best_failing + self.passed - self.worst_passing
         if together > 1 - LEAST_GAP + 1e-9:
             raise BadInput(
                 f"the weights together are {together:g}, so that a failing answer could come within {LEAST_GAP} of a "
@@ -89,12 +95,13 @@ class RewardWeights:
     @property
     def best_failing(self) -> float:
         """The most that an answer which fails its tests can get."""
-        return self.applied + self.format + self.gain + self.files + self.lines + self.style + self.label
+        edit = self.applied + self.format + self.gain + self.files + self.lines + self.style
+        return edit + self.visible + self.habits + self.label
 
     @property
     def worst_passing(self) -> float:
         """The least that an answer which passes its tests can get."""
-        return self.passed - self.evidence - self.economy - self.length
+        return self.passed - self.evidence - self.turns - self.economy - self.length
 
     @classmethod
     def from_recipe(cls, values: Mapping[str, Any], *, where: str = "reward") -> RewardWeights:

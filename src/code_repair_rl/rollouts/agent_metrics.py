@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from code_repair_rl.edits import EditError, parse
+from code_repair_rl.rollouts.episode import Episode
 from code_repair_rl.runs import RolloutRow
 
 
@@ -13,6 +14,24 @@ def answers_of(row: RolloutRow) -> tuple[str, ...]:
     if row.turns is None:
         return (row.text,)
     return tuple(turn.text for turn in row.turns if turn.role == "assistant")
+
+
+def attempt_terms(episode: Episode, max_turns: int) -> dict[str, float]:
+    """Terms of a reward that look at how an attempt was made, each in [0, 1].
+
+    `turns` is 1 for a single answer and 0 for as many as were allowed. `habits` is the mean share, over the answers, of
+    those that could be read (a tool call, or without tools an edit) and of those that did not repeat an earlier one.
+    """
+    count = len(episode.turns)
+    if count == 0:
+        return {"turns": 0.0, "habits": 0.0}
+    if episode.tools:
+        readable = 1.0 - min(episode.broken_tool_calls, count) / count
+    else:
+        readable = sum(_holds_an_edit(turn.text) for turn in episode.turns) / count
+    fresh = len({turn.text.strip() for turn in episode.turns}) / count
+    spent = (count - 1) / (max_turns - 1) if max_turns > 1 else 0.0
+    return {"turns": 1.0 - min(1.0, spent), "habits": (readable + fresh) / 2}
 
 
 def agent_metrics(rows: Sequence[RolloutRow]) -> dict[str, float]:

@@ -16,7 +16,7 @@ from code_repair_rl.recipes import GrpoSection
 from code_repair_rl.rewards import Reward
 from code_repair_rl.rollouts import Engine, Sampling
 from code_repair_rl.rollouts.agent import Agent
-from code_repair_rl.rollouts.agent_metrics import agent_metrics
+from code_repair_rl.rollouts.agent_metrics import agent_metrics, attempt_terms
 from code_repair_rl.rollouts.ask import Answer, ask, derived_seed, prompt_text, row_of
 from code_repair_rl.runs import RolloutRow, RunDir, RunListener
 from code_repair_rl.tasks import Task
@@ -102,6 +102,7 @@ class Collector:
             answer.verdict,
             completion_tokens=sum(answer.completion.sampled) or len(answer.completion.token_ids),
             max_new_tokens=self.settings.max_new_tokens,
+            attempt=attempt_terms(answer.episode, self.agent.max_turns) if answer.episode and self.agent else {},
         )
         prompt = prompt_text(messages(answer.task, self.hint))
         row = row_of(answer, step=step, group=group, sample=sample, hint=self.hint, prompt=prompt)
