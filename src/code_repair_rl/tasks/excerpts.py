@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Mapping, Sequence
 
-from code_repair_rl.tasks.task import Line, RepositoryTests, Task
+from code_repair_rl.tasks.task import Kind, Line, RepositoryTests, Task
 
 _LINES_AROUND = 8
 """Shown before and after a line that is in no function."""
@@ -15,9 +15,11 @@ def shown_files(task: Task, lines: Sequence[Line]) -> dict[str, str]:
     """Path to text, as a prompt shows it.
 
     A small tree is shown whole. Of a repository only the files that the known-good answer touches are shown (the
-    setting that SWE-bench calls oracle retrieval), and where lines are hinted at only the functions around them.
+    setting that SWE-bench calls oracle retrieval), and where lines are hinted at only the functions around them. The
+    same goes for a real file with a function masked out.
     """
-    if not isinstance(task.tests, RepositoryTests):
+    is_masked_file = task.kind is Kind.IMPLEMENT and task.tests is None
+    if not isinstance(task.tests, RepositoryTests) and not is_masked_file:
         return dict(task.files)
     if lines:
         numbers: dict[str, list[int]] = {}
@@ -32,17 +34,26 @@ def excerpt(text: str, numbers: Sequence[int]) -> str:
     """The functions around the 1-based lines `numbers`, in the order of the text; an ellipsis stands for what is left
     out between them."""
     lines = text.splitlines()
-    stretches = sorted({_stretch(text, number, len(lines)) for number in numbers})
     shown: list[str] = []
     end = 0
-    for first, last in stretches:
-        if last <= end:
-            continue
+    for first, last in stretches(text, numbers):
         if shown and first > end + 1:
             shown.append("...")
-        shown.extend(lines[max(first, end + 1) - 1 : last])
+        shown.extend(lines[first - 1 : last])
         end = last
     return "\n".join(shown) + "\n"
+
+
+def stretches(text: str, numbers: Sequence[int]) -> list[tuple[int, int]]:
+    """First and last line of the functions around the 1-based lines `numbers`, apart and in the order of the text."""
+    count = len(text.splitlines())
+    found: list[tuple[int, int]] = []
+    end = 0
+    for first, last in sorted({_stretch(text, number, count) for number in numbers}):
+        if last > end:
+            found.append((max(first, end + 1), last))
+            end = last
+    return found
 
 
 def _stretch(text: str, number: int, count: int) -> tuple[int, int]:

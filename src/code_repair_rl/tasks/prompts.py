@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, TypedDict
 
 from code_repair_rl.edits import diff
@@ -20,6 +21,14 @@ if TYPE_CHECKING:
     import jinja2
 
 _LANGUAGES = {"python": "Python", "c": "C", "cpp": "C++"}
+_SUFFIXES = {
+    **{".py": "python", ".pyi": "python", ".c": "c", ".h": "c", ".cc": "cpp", ".cpp": "cpp", ".hpp": "cpp"},
+    **{".go": "go", ".js": "javascript", ".ts": "typescript", ".java": "java", ".rs": "rust", ".rb": "ruby"},
+}
+_NAMES = {**_LANGUAGES, "go": "Go", "javascript": "JavaScript", "typescript": "TypeScript", "java": "Java"} | {
+    "rust": "Rust",
+    "ruby": "Ruby",
+}
 
 
 class Message(TypedDict):
@@ -39,15 +48,17 @@ def messages(task: Task, hint: HintLevel | str = HintLevel.NONE) -> list[Message
     if task.kind is Kind.CLASSIFY:
         return _classification(task)
     lines = _lines(task, level)
+    shown_texts = {path: _ended(text) for path, text in shown_files(task, lines).items()}
     shown = {
         "description": task.description.strip(),
-        "files": {path: _ended(text) for path, text in shown_files(task, lines).items()},
+        "files": shown_texts,
         "with_paths": len(task.files) > 1,
         "failing_call": task.hints.failing_call if level is HintLevel.FAILING_CALL else None,
         "lines": lines,
+        "fences": {path: _SUFFIXES.get(PurePosixPath(path).suffix, "") for path in shown_texts},
     }
     return [
-        {"role": "system", "content": _rendered("system", {"kind": task.kind.value})},
+        {"role": "system", "content": _rendered("system", {"kind": task.kind.value, "language": _language(task)})},
         {"role": "user", "content": _rendered(task.kind.value, shown)},
     ]
 
@@ -81,9 +92,16 @@ def _classification(task: Task) -> list[Message]:
         "labels": labels_of(task),
     }
     return [
-        {"role": "system", "content": _rendered("system", {"kind": task.kind.value})},
+        {"role": "system", "content": _rendered("system", {"kind": task.kind.value, "language": ""})},
         {"role": "user", "content": _rendered("classify", shown)},
     ]
+
+
+def _language(task: Task) -> str:
+    """The language of the files that the answer touches, as a prompt names it; empty where there are several."""
+    touched = [path for path in (task.oracle if isinstance(task.oracle, Mapping) else task.files) if path in task.files]
+    found = {_NAMES.get(_SUFFIXES.get(PurePosixPath(path).suffix, ""), "") for path in touched}
+    return found.pop() if len(found) == 1 else ""
 
 
 def _lines(task: Task, level: HintLevel) -> tuple[Line, ...]:
