@@ -50,6 +50,9 @@ def build(
     environment: str = typer.Option(
         "image", "--environment", help="swe-…: test in the `image` that an instance names, or `here`."
     ),
+    language: str | None = typer.Option(
+        None, "--language", help="sven, primevul, labelled: only functions in python, c or cpp."
+    ),
     hold_out: float = typer.Option(0.0, "--hold-out", min=0.0, max=1.0, help="swe-…: share of instances held out."),
     backend: str = _BACKEND,
     workers: int = _WORKERS,
@@ -76,6 +79,7 @@ def build(
                 repositories=repositories,
                 hold_out=hold_out,
                 environment=environment,
+                language=language,
                 backend=backend,
                 workers=workers,
                 progress=report,
@@ -94,6 +98,8 @@ def build(
     console.print(str(built.path), style="dim", highlight=False, soft_wrap=True)
     for reason, count in built.quarantined.items():
         console.print(f"  quarantined {count}: {reason}", markup=False, highlight=False)
+    for note in _notes(built.path):
+        console.print(f"  {note}", markup=False, highlight=False)
     if built.unusable:
         console.print(f"  {len(built.unusable)} candidates gave no task (see --json)", highlight=False)
         for reason, count in _most_frequent(built.unusable.values()):
@@ -265,7 +271,16 @@ def _most_frequent(reasons: Iterable[str]) -> list[tuple[str, int]]:
 def _report_as_json(built: BuildReport) -> dict[str, object]:
     from dataclasses import asdict
 
-    return {**asdict(built), "path": str(built.path)}
+    return {**asdict(built), "path": str(built.path), "notes": _notes(built.path)}
+
+
+def _notes(path: Path) -> list[str]:
+    """What has to be said of the set (its tasks all say the same)."""
+    from code_repair_rl.tasks.classification import notes_on
+    from code_repair_rl.tasks.files import read_tasks
+
+    first = next(read_tasks(path), None)
+    return notes_on([first] if first is not None else [])
 
 
 @contextmanager

@@ -13,7 +13,7 @@ import tokenize
 from collections.abc import Iterable, Mapping, Sequence
 
 from code_repair_rl.synthesis.validation import Quarantined
-from code_repair_rl.tasks import RepositoryTests, Split, Task, faulty_lines
+from code_repair_rl.tasks import Kind, RepositoryTests, Split, Task, faulty_lines
 from code_repair_rl.tasks.excerpts import excerpt
 
 THRESHOLD = 0.7
@@ -48,7 +48,10 @@ def without_near_duplicates(
 
     A problem in training that nearly is one in validation or test goes; one in validation that nearly is one in test
     goes. Within a split nothing goes: intervals are clustered by problem there, and repetition does no harm.
+    Classification tasks stay as they are: they were compared function by function when they were made.
     """
+    if all(task.kind is Kind.CLASSIFY for task in tasks):
+        return list(tasks), []
     marks = {problem: shingles(text) for problem, text in _texts(tasks).items()}
     split_of_problem = {task.problem: task.split for task in tasks}
     dropped: dict[str, str] = {}

@@ -95,6 +95,19 @@ def _libraries_bugs(
     return library_bugs(LIBRARIES, select_backend(backend), seed=seed, limit=limit, workers=workers, progress=progress)
 
 
+def _bandit(
+    *, backend: str, seed: int, limit: int | None, workers: int, progress: Progress
+) -> tuple[list[Task], list[Unusable]]:
+    from code_repair_rl.synthesis.bandit import LABELS_BY, bandit_reading
+    from code_repair_rl.synthesis.vulnerabilities import classification_tasks
+    from code_repair_rl.tasks.cwe import fetch_cwe_tree
+
+    tree = fetch_cwe_tree()
+    made = classification_tasks(bandit_reading(seed, progress), "bandit", tree=tree, labels_by=LABELS_BY)
+    copies = [Unusable(one.task.task_id, one.reason) for one in made.quarantined]
+    return list(made.tasks), [*made.unusable, *copies]
+
+
 SETS: Mapping[str, SetInfo] = {
     info.name: info
     for info in (
@@ -110,6 +123,12 @@ SETS: Mapping[str, SetInfo] = {
             "BSD-3-Clause",
             _libraries_bugs,
             default_limit=40,
+        ),
+        SetInfo(
+            "bandit",
+            "vulnerable or not: pieces of bandit's examples and their mended twins, by bandit's own opinion",
+            "Apache-2.0",
+            _bandit,
         ),
     )
 }

@@ -189,6 +189,24 @@ SOURCED: Mapping[str, SourcedSet] = {
             "the folder of a git repository",
             _commits,
         ),
+        SourcedSet(
+            "sven",
+            "vulnerable or not: functions before and after real fixes, in 9 CWEs (Python, C, C++)",
+            "SVEN's JSON Lines or Parquet, a file or a folder of them",
+            _labelled("sven"),
+        ),
+        SourcedSet(
+            "primevul",
+            "vulnerable or not: C and C++ functions of real projects, paired or not",
+            "PrimeVul's files (train, valid and test in their names give the splits), a file or a folder of them",
+            _labelled("primevul"),
+        ),
+        SourcedSet(
+            "labelled",
+            "vulnerable or not: functions that you labelled",
+            "JSON Lines of `code` and `label`; see docs/classification.md",
+            _labelled("labelled"),
+        ),
     )
 }
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from code_repair_rl.errors import MachineryFailed
 from code_repair_rl.grading import Grader, Outcome, Verdict
 from code_repair_rl.home import write_atomically
-from code_repair_rl.tasks import Kind, Task
+from code_repair_rl.tasks import Kind, Task, oracle_answer
 
 _TESTS_SPOKE = (Outcome.FAILED, Outcome.CRASHED, Outcome.SYNTAX_ERROR)
 """How the unchanged code may fail. A time-out or a lack of memory is no clear word about a bug."""
@@ -37,7 +37,7 @@ def validate(
     """Grade the known-good answer and the unchanged code of every task.
 
     Args:
-        tasks: what is checked; classification tasks have no tests and are kept.
+        tasks: what is checked; of classification tasks whether the known-good answer can be read and is right.
         grader: asked `workers` times at once. Its cache is used for the first round only.
         repeat: how often everything is run; more than once finds flaky tests.
         workers: tasks at once.
@@ -93,7 +93,8 @@ class _OncePerOracle:
 
 def _complaint(task: Task, grader: Grader, known_good: _OncePerOracle, *, fresh: bool) -> str | None:
     if task.kind is Kind.CLASSIFY:
-        return None
+        good = grader.grade(task, oracle_answer(task))
+        return None if good.passed else f"the known-good answer does not pass ({_why(good)})"
     after = task.files_after_oracle()
     if after == dict(task.files):
         return "the known-good answer changes nothing"

@@ -209,6 +209,23 @@ def is_classification(tasks: Iterable[Task]) -> bool:
     return kinds == {True}
 
 
+def notes_on(tasks: Iterable[Task]) -> list[str]:
+    """What has to be said wherever results on these tasks are shown: whose labels they are, what names give away."""
+    notes: dict[str, None] = {}
+    for task in tasks:
+        detail = task.origin.detail
+        if who := detail.get("labels_by"):
+            notes[f"The labels are {who}'s own opinion: agreement with it is measured, not vulnerability."] = None
+        if isinstance(found := detail.get("leak"), dict):
+            measured = f"{found['balanced_accuracy']:.3f} [{found['low']:.3f}, {found['high']:.3f}]"
+            text = f"A bag of identifiers reaches balanced accuracy {measured} on the held-out part of this set"
+            if found["claims"]:
+                notes[f"{text}: names alone do not give the labels away."] = None
+            else:
+                notes[f"{text}: names alone may give the labels away, so NOTHING IS CLAIMED on it."] = None
+    return list(notes)
+
+
 def label_names(labels: str, training: Iterable[Task]) -> tuple[str, ...]:
     """The labels of a set: `binary`, `top-N` (the N most frequent CWEs in training, `other`, `benign`) or `full`.
 
