@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console
@@ -18,6 +18,7 @@ from code_repair_rl.errors import BadInput
 if TYPE_CHECKING:
     from code_repair_rl.synthesis import BuildReport
     from code_repair_rl.synthesis.sets import Progress as Report
+    from code_repair_rl.tasks import HintLevel, Task
 
 tasks_app = typer.Typer(name="tasks", help="Make, look at and check tasks.", no_args_is_help=True)
 
@@ -37,6 +38,7 @@ def build(
     name: str = typer.Argument(help="The set to build; `crrl tasks list` shows all."),
     seed: int = typer.Option(0, "--seed", help="The same seed gives the same file, byte for byte."),
     limit: int | None = typer.Option(None, "--limit", help="Only the first so many tasks."),
+    everything: bool = typer.Option(False, "--all", help="All tasks, where a small set is made otherwise."),
     out: Path | None = typer.Option(None, "--out", help="Write this file instead of the named set.", dir_okay=False),
     fresh: bool = typer.Option(False, "--fresh", help="Build although it is there."),
     source: str | None = typer.Option(
@@ -87,7 +89,15 @@ def build(
             built = build_from(name, source, options, out=out)
         else:
             built = build_set(
-                name, seed=seed, limit=limit, out=out, fresh=fresh, backend=backend, workers=workers, progress=report
+                name,
+                seed=seed,
+                limit=limit,
+                everything=everything,
+                out=out,
+                fresh=fresh,
+                backend=backend,
+                workers=workers,
+                progress=report,
             )
     if as_json:
         typer.echo(json.dumps(_report_as_json(built)))
@@ -162,10 +172,9 @@ def show(
 ) -> None:
     """Show one task as a person would want to read it."""
     from code_repair_rl.cli.task_view import print_prompt, print_task
-    from code_repair_rl.tasks import HintLevel, load_tasks
+    from code_repair_rl.tasks import load_tasks
 
-    if hint is not None and hint not in set(HintLevel):
-        raise BadInput(f"there is no hint level {hint!r}", where="--prompt", mend=f"use one of {', '.join(HintLevel)}")
+    level = _hint_level(hint, "--prompt") if hint is not None else None
     tasks = load_tasks(name)
     found = [task for task in tasks if task_id is None or task.task_id.startswith(task_id)]
     if not found:
@@ -173,8 +182,8 @@ def show(
     task = next((one for one in found if one.task_id == task_id), found[0])
     if as_json:
         typer.echo(task.model_dump_json())
-    elif hint is not None:
-        print_prompt(Console(), task, HintLevel(hint))
+    elif level is not None:
+        print_prompt(Console(), task, level)
     else:
         print_task(Console(), task)
 
@@ -183,21 +192,35 @@ def show(
 def validate_tasks(
     name: str = _NAME,
     limit: int | None = typer.Option(None, "--limit", help="Only the first so many tasks."),
-    repeat: int = typer.Option(1, "--repeat", min=1, help="Run everything so many times; finds flaky tests."),
+    sample: int | None = typer.Option(None, "--sample", min=1, help="Only so many tasks, drawn at random."),
+    seed: int = typer.Option(0, "--seed", help="Of the draw."),
+    repeat: int = typer.Option(
+        1, "--repeat", min=1, help="Run everything so many times, in shuffled order; finds flaky tests."
+    ),
     quarantine: bool = typer.Option(False, "--quarantine", help="Move what does not hold out of the file."),
     backend: str = _BACKEND,
     workers: int = _WORKERS,
     as_json: bool = _JSON,
 ) -> None:
-    """Check every task: its known-good answer passes, the unchanged code fails. Exit code 1 where one does not hold."""
+    """Check every task: its known-good answer passes, the unchanged code fails. Exit code 1 where one does not hold.
+
+    What was found is kept: after a kill the same command goes on where it was.
+    """
+    import random
+
     from code_repair_rl.grading import Grader
+    from code_repair_rl.home import home
     from code_repair_rl.synthesis import quarantine_of, validate, write_quarantine
+    from code_repair_rl.synthesis.journal import Journal, digest_of
     from code_repair_rl.tasks import load_tasks, task_file, write_tasks
 
-    if quarantine and limit is not None:
-        raise BadInput("--quarantine would drop what --limit leaves out", mend="use one of the two")
+    if quarantine and (limit is not None or sample is not None):
+        raise BadInput("--quarantine would drop what --limit and --sample leave out", mend="use one of them")
     path = task_file(name)
     tasks = load_tasks(path, limit=limit)
+    if sample is not None:
+        tasks = random.Random(f"validate/{seed}").sample(tasks, min(sample, len(tasks)))
+    journal = Journal(home() / "validation" / f"{path.stem}-{digest_of(str(path.resolve()), repeat)[:16]}.jsonl")
     with _progress() as report, Grader(backend=backend, workers=workers) as grader:
         done = 0
 
@@ -206,10 +229,11 @@ def validate_tasks(
             done += more
             report("validating", done, len(tasks))
 
-        kept, bad = validate(tasks, grader, repeat=repeat, workers=workers, on_done=on_done)
+        kept, bad = validate(tasks, grader, repeat=repeat, workers=workers, journal=journal, on_done=on_done)
     if quarantine and bad:
         write_quarantine(quarantine_of(path), bad)
         write_tasks(path, kept)
+    journal.forget()
     if as_json:
         refused = [{"task_id": item.task.task_id, "reason": item.reason} for item in bad]
         typer.echo(json.dumps({"kept": len(kept), "refused": refused, "quarantined": quarantine and bool(bad)}))
@@ -229,10 +253,13 @@ def validate_tasks(
 def stats(
     name: str = _NAME,
     ids: bool = typer.Option(False, "--ids", help="List every task's id instead."),
+    model: str | None = typer.Option(None, "--model", help="Measure prompts in this model's tokens, too."),
+    hint: str = typer.Option("none", "--hint", help="The hint level of the prompts that are measured."),
+    budget: int = typer.Option(512, "--max-prompt-tokens", min=16, help="How many tokens a prompt may have."),
     as_json: bool = _JSON,
 ) -> None:
     """Count tasks by split, kind and origin; lengths; hints and how often they name the faulty line."""
-    from code_repair_rl.cli.task_view import print_statistics
+    from code_repair_rl.cli.task_view import print_prompt_lengths, print_statistics
     from code_repair_rl.synthesis.statistics import statistics_of
     from code_repair_rl.tasks import load_tasks
 
@@ -241,10 +268,58 @@ def stats(
         typer.echo(json.dumps([task.task_id for task in tasks]) if as_json else "\n".join(t.task_id for t in tasks))
         return
     found = statistics_of(tasks)
+    lengths = _prompt_lengths(tasks, model, _hint_level(hint, "--hint")) if model is not None else []
     if as_json:
-        typer.echo(json.dumps(found.as_json()))
+        measured = {"prompt_tokens": lengths, "too_long": sum(length > budget for length in lengths)} if model else {}
+        typer.echo(json.dumps({**found.as_json(), **measured}))
         return
     print_statistics(Console(), found)
+    if model is not None:
+        print_prompt_lengths(Console(), lengths, model=model, hint=hint, budget=budget)
+
+
+@tasks_app.command("difficulty")
+def difficulty(
+    evaluation: str = typer.Argument(help="An evaluation: its JSON file, RUN:NAME, or a run with only one."),
+    name: str | None = typer.Option(None, "--as", help="The model's name in recipes (`tasks.rated_by`)."),
+    as_json: bool = _JSON,
+) -> None:
+    """Record how often each task was solved, for recipes to choose and order tasks by."""
+    import hashlib
+
+    from code_repair_rl.cli.compare import read_evaluation
+    from code_repair_rl.cli.task_view import print_pass_rates
+    from code_repair_rl.tasks.difficulty import PassRate, pass_rates, record_pass_rates
+
+    result = read_evaluation(evaluation)
+    model = name or result.model
+    found = {one.task_id: PassRate(one.passed, one.graded) for one in result.tasks if one.graded}
+    source = hashlib.sha256(json.dumps(result.to_json(), sort_keys=True).encode()).hexdigest()
+    path = record_pass_rates(model, result.hint, found, source=source)
+    known = pass_rates(model, result.hint)
+    if as_json:
+        rates = {task_id: rate.rate for task_id, rate in known.items()}
+        typer.echo(json.dumps({"model": model, "hint": result.hint, "path": str(path), "pass_rates": rates}))
+        return
+    print_pass_rates(Console(), known, model=model, hint=result.hint)
+
+
+def _hint_level(name: str, option: str) -> HintLevel:
+    from code_repair_rl.tasks import HintLevel
+
+    if name not in set(HintLevel):
+        raise BadInput(f"there is no hint level {name!r}", where=option, mend=f"use one of {', '.join(HintLevel)}")
+    return HintLevel(name)
+
+
+def _prompt_lengths(tasks: Sequence[Task], model: str, hint: HintLevel) -> list[int]:
+    """Tokens of each task's prompt in the model's own chat template; needs the tokenizer only."""
+    from code_repair_rl.models import load_tokenizer
+    from code_repair_rl.tasks import messages
+
+    tokenizer: Any = load_tokenizer(model)
+    prompts = [messages(task, hint) for task in tasks]
+    return [len(tokenizer.apply_chat_template(one, add_generation_prompt=True, return_dict=False)) for one in prompts]
 
 
 def _from_is_amiss(name: str, source: str | None) -> BadInput:

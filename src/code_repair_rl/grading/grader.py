@@ -178,9 +178,16 @@ class Grader:
                     self._cache.put(key, mine.result())
         return verdict
 
-    def _graded(self, task: Task, files_after: Mapping[str, str]) -> Verdict:
+    def grade_files_anew(self, task: Task, files_after: Mapping[str, str]) -> Verdict:
+        """As `grade_files`, but what was found before is not looked at, and a repository's tests run in a new shuffled
+        order: what differs from time to time shows."""
+        if task.tests is None:
+            return self.grade_files(task, files_after)
+        return self._graded(task, files_after, shuffled=True)
+
+    def _graded(self, task: Task, files_after: Mapping[str, str], *, shuffled: bool = False) -> Verdict:
         if isinstance(task.tests, RepositoryTests):
-            return self._repository(task, task.tests, files_after)
+            return self._repository(task, task.tests, files_after, shuffled=shuffled)
         assert isinstance(task.tests, FunctionTests)
         return self._function(task, task.tests, files_after)
 
@@ -237,7 +244,9 @@ class Grader:
         finally:
             self._idle.put(worker)
 
-    def _repository(self, task: Task, tests: RepositoryTests, files_after: Mapping[str, str]) -> Verdict:
+    def _repository(
+        self, task: Task, tests: RepositoryTests, files_after: Mapping[str, str], *, shuffled: bool
+    ) -> Verdict:
         if tests.environment is not None and tests.environment.image is not None:
             raise BadInput(
                 f"its tests need the image {tests.environment.image}, and the grader runs tests in its own environment",
@@ -249,7 +258,7 @@ class Grader:
         for _ in range(2):
             worker = self._borrow()
             try:
-                run = worker.repository.run(task.files, files_after, tests)
+                run = worker.repository.run(task.files, files_after, tests, shuffled=shuffled)
             except (ServerBroken, MachineryFailed, OSError) as error:
                 broken.append(str(error))
                 continue

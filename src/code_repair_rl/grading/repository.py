@@ -50,8 +50,10 @@ class RepositoryWorker:
         self._server: ForkServer | None = None
         self._runs = 0
 
-    def run(self, before: Mapping[str, str], after: Mapping[str, str], tests: RepositoryTests) -> RepositoryRun:
-        """Run the tests of a task on the tree `after` an answer.
+    def run(
+        self, before: Mapping[str, str], after: Mapping[str, str], tests: RepositoryTests, *, shuffled: bool = False
+    ) -> RepositoryRun:
+        """Run the tests of a task on the tree `after` an answer, in the suite's order or in a new one of no order.
 
         Raises:
             ServerBroken: the jail is gone; nothing is known about the answer.
@@ -70,6 +72,7 @@ class RepositoryWorker:
             "modules": modules,
             "source_roots": list(tests.source_roots),
             "confine": self._isolated,
+            "shuffle": secrets.randbits(32) if shuffled else None,
         }
         began = time.monotonic()
         try:

@@ -1,40 +1,34 @@
 """Bugs in real libraries, with fail-to-pass and pass-to-pass tests from their own suites.
 
 A library is fetched as a source distribution, pinned by version and sha256. Its suite runs once watched, so that it
-is known which test executes which line; a mutant then needs only the tests that execute its line.
+is known which test executes which line; a mutant then needs only the tests that execute its line. Two bugs in
+different files that were kept one by one make a combined task: each of them alone fails some of its tests.
 """
 
 from __future__ import annotations
 
 import ast
 import hashlib
-import json
 import random
-import sysconfig
-import tarfile
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
-from pathlib import Path, PurePosixPath
-from typing import Any
 
-import libcst as cst
-
-from code_repair_rl.errors import BadInput, MachineryFailed
-from code_repair_rl.packages import PackageKind, fetch_package
-from code_repair_rl.sandbox import GIB, MIB, Job, Limits, Sandbox
+from code_repair_rl.sandbox import Sandbox
 from code_repair_rl.synthesis.bugs import Unusable
+from code_repair_rl.synthesis.duplicates import without_near_duplicates
+from code_repair_rl.synthesis.library import Library
 from code_repair_rl.synthesis.localisation import ranked_lines
 from code_repair_rl.synthesis.mutation import Mutant, sampled_mutants
 from code_repair_rl.synthesis.mutation.source import Source
-from code_repair_rl.synthesis.observe import probe_files
+from code_repair_rl.synthesis.suites import Found, Report, Run, Suite, suite_of
 from code_repair_rl.tasks import (
     Hints,
     Kind,
     Line,
     Origin,
     RepositoryTests,
+    Split,
     StoredTree,
     Task,
     exact_lines,
@@ -42,73 +36,43 @@ from code_repair_rl.tasks import (
     store_tree,
 )
 
+SMALL_SET = 40
+"""Tasks that one library serves for, before a second is fetched for a set with a limit."""
 
-@dataclass(frozen=True, slots=True)
-class Library:
-    """A pinned source distribution with its own tests."""
-
-    name: str
-    version: str
-    sha256: str
-    licence: str
-    source: str
-    """The folder (or file) of the code, relative to the distribution's top."""
-    tests: tuple[str, ...]
-    """Folders of the tests."""
-    source_roots: tuple[str, ...] = (".",)
-
-
-LIBRARIES: tuple[Library, ...] = (
-    Library(
-        "toolz",
-        "1.2.0",
-        "9667a038e9d6ecba37995e26cb2f59ec6420b6ad8dd9677de59db9b956b08490",
-        "BSD-3-Clause",
-        "toolz/",
-        ("toolz/tests", "toolz/sandbox/tests"),
-    ),
-)
-
+_MOST_SINGLES = 180
+"""Bugs kept of one library."""
+_MOST_COMBINED = 40
 _BUGS_PER_FUNCTION = 3
 _CANDIDATES_PER_FUNCTION = 5
 _MOST_TESTS = 30
-"""Tests run for one mutant: those that execute its line, the ones that execute least first."""
-
-_MOST_FILE_BYTES = 400_000
-_LEFT_OUT = ("docs/", "doc/", ".github/", "examples/", "bench/", "misc/")
-_BASELINE_SECONDS = 300.0
-_MUTANT_SECONDS = 8.0
-_BATCH = 12
-
-_LIMITS = Limits(
-    wall_seconds=900.0,
-    cpu_seconds=600,
-    memory_bytes=4 * GIB,
-    processes=64,
-    disk_bytes=256 * MIB,
-    file_bytes=128 * MIB,
-    open_files=512,
-    output_bytes=4 * MIB,
-)
-_START = "import sys; sys.path.insert(0, ''); from probe.suite import main; main()"
+"""Tests run for one bug: those that execute its line, the ones that execute least first."""
+_TURN = 80
+"""Candidates run before it is looked whether there are enough; the same for any number of workers."""
+_WHOLE_SUITE_SHARE = 0.05
+_WHOLE_SUITE_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
-class Suite:
-    """A library's tree and what its tests execute."""
+class WholeSuite:
+    """What running whole suites on a sample of the bugs found beyond the tests selected for them."""
 
-    library: Library
-    files: Mapping[str, str]
-    lines: Mapping[str, frozenset[tuple[str, int]]]
-    """Test that passes to the source lines (path, number) that it executes."""
+    bugs: int = 0
+    """Of the sample, those whose suite came to its end."""
+    bugs_with_more: int = 0
+    """Those that fail a test that was not selected."""
+    failing: int = 0
+    """Tests that fail on them, over all."""
+    missed: int = 0
+    """Those of them that were not selected, over all."""
 
-    def tests_by_line(self) -> dict[tuple[str, int], list[str]]:
-        """For every executed line the tests that execute it, the most specific first."""
-        found: dict[tuple[str, int], list[str]] = {}
-        for test in sorted(self.lines, key=lambda test: (len(self.lines[test]), test)):
-            for line in self.lines[test]:
-                found.setdefault(line, []).append(test)
-        return found
+
+@dataclass(frozen=True, slots=True)
+class LibraryBugs:
+    """What `library_bugs` made."""
+
+    tasks: list[Task]
+    unusable: list[Unusable]
+    whole_suite: WholeSuite
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +83,16 @@ class _Candidate:
     tests: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class _Bug:
+    """A bug that some tests caught."""
+
+    candidate: _Candidate
+    problem: str
+    failing: tuple[str, ...]
+    passing: tuple[str, ...]
+
+
 def library_bugs(
     libraries: Sequence[Library],
     sandbox: Sandbox,
@@ -126,165 +100,104 @@ def library_bugs(
     seed: int,
     limit: int | None,
     workers: int,
-    progress: Callable[[str, int, int], None] = lambda *_: None,
-) -> tuple[list[Task], list[Unusable]]:
-    """Repair tasks with one bug each in a library's function that its own tests catch.
+    progress: Report = lambda *_: None,
+) -> LibraryBugs:
+    """Repair tasks with a bug in a library's function, or two in two files, that its own tests catch.
 
-    The first tasks cover as many functions as possible. With a limit the libraries share it evenly, in order.
+    The first tasks of a library cover as many functions as possible; combined ones come last. With a limit, no more
+    libraries are taken than it needs, and share it evenly.
 
     Raises:
         MachineryFailed: a library cannot be fetched, or the sandbox could not run a job to its end.
     """
-    tasks: list[Task] = []
+    libraries, shares = _shared(libraries, limit)
+    suites = {library.name: suite_of(library, sandbox, workers=workers, report=progress) for library in libraries}
+    bugs: dict[str, list[_Bug]] = {}
     unusable: list[Unusable] = []
-    for place, library in enumerate(libraries):
-        wanted = None if limit is None else -(-(limit - len(tasks)) // (len(libraries) - place))
-        made, refused = _bugs_of(library, sandbox, seed=seed, limit=wanted, workers=workers, progress=progress)
-        tasks += made
+    for name, suite in suites.items():
+        bugs[name], refused = _bugs_of(suite, seed, shares[name])
         unusable += refused
-    return tasks, unusable
-
-
-def _bugs_of(
-    library: Library,
-    sandbox: Sandbox,
-    *,
-    seed: int,
-    limit: int | None,
-    workers: int,
-    progress: Callable[[str, int, int], None],
-) -> tuple[list[Task], list[Unusable]]:
-    archive = fetch_package(library.name, library.version, library.sha256, PackageKind.SDIST)
-    progress(f"{library.name}: watching its tests", 0, 1)
-    suite = watched(library, files_in(archive), sandbox)
-    progress(f"{library.name}: watching its tests", 1, 1)
-    candidates = _candidates(suite, seed, limit)
-    batches = [candidates[start : start + _BATCH] for start in range(0, len(candidates), _BATCH)]
-    done = 0
+    singles = {name: [_single(suites[name], bug, seed) for bug in found] for name, found in bugs.items()}
+    # Before bugs are combined: no combination is to carry a function over from one split to another.
+    kept, alike = without_near_duplicates([task for tasks in singles.values() for task in tasks])
+    unusable += [Unusable(item.task.problem, item.reason) for item in alike]
+    problems = {task.problem for task in kept}
     tasks: list[Task] = []
+    for name, suite in suites.items():
+        left = [bug for bug in bugs[name] if bug.problem in problems]
+        made = [task for task in singles[name] if task.problem in problems]
+        combined = _combined(suite, left, seed, min(_MOST_COMBINED, len(left) // 4))
+        share = shares[name]
+        tasks += made if share is None else made[: max(1, share - len(combined))]
+        tasks += combined
+    sample = {name: _sample(suites[name], found, seed) for name, found in bugs.items()} if limit is None else {}
+    return LibraryBugs(tasks, unusable, _joined(sample.values()))
+
+
+def _shared(libraries: Sequence[Library], limit: int | None) -> tuple[Sequence[Library], dict[str, int | None]]:
+    """The libraries that are needed for so many tasks, and how many each gives."""
+    if limit is None:
+        return libraries, {library.name: None for library in libraries}
+    count = min(len(libraries), max(1, -(-limit // SMALL_SET)))
+    shares = [limit // count + (place < limit % count) for place in range(count)]
+    return libraries[:count], {library.name: share for library, share in zip(libraries, shares, strict=False)}
+
+
+def _bugs_of(suite: Suite, seed: int, wanted: int | None) -> tuple[list[_Bug], list[Unusable]]:
+    """Bugs that the suite catches, at most three of a function; and the functions in which it catches none."""
+    most = _MOST_SINGLES if wanted is None else min(_MOST_SINGLES, wanted)
+    bugs: list[_Bug] = []
     per_function: dict[str, int] = {}
-    digest = store_tree(suite.files)
-    step = f"{library.name}: running bugs"
-    progress(step, 0, len(candidates))
-    with ThreadPoolExecutor(workers) as pool:
-        for batch, statuses in zip(
-            batches, pool.map(lambda part: _statuses(suite, part, sandbox), batches), strict=True
-        ):
-            done += len(batch)
-            progress(step, done, len(candidates))
-            for candidate, found in zip(batch, statuses, strict=True):
-                problem = f"{library.name}/{candidate.path}::{candidate.function}"
-                task = _task(suite, digest, candidate, problem, found, seed)
-                if task is not None and per_function.get(problem, 0) < _BUGS_PER_FUNCTION:
-                    per_function[problem] = per_function.get(problem, 0) + 1
-                    tasks.append(task)
-    functions = {f"{library.name}/{candidate.path}::{candidate.function}" for candidate in candidates}
-    reasons = [Unusable(name, "the tests catch no mutant") for name in sorted(functions - per_function.keys())]
-    return tasks[:limit], reasons
+    seen: set[str] = set()
+    candidates = _candidates(suite, seed, most)
+    for start in range(0, len(candidates), _TURN):
+        turn = candidates[start : start + _TURN]
+        runs = [Run(files={one.path: one.mutant.text}, tests=one.tests) for one in turn]
+        step = f"{suite.library.name}: running bugs {start + 1} to {start + len(turn)}"
+        for candidate, found in zip(turn, suite.run(runs, step), strict=True):
+            problem = f"{suite.library.name}/{candidate.path}::{candidate.function}"
+            seen.add(problem)
+            failing, passing = _ends(candidate.tests, found)
+            if not failing or len(failing) + len(passing) < len(candidate.tests):
+                continue
+            if per_function.get(problem, 0) < _BUGS_PER_FUNCTION:
+                per_function[problem] = per_function.get(problem, 0) + 1
+                bugs.append(_Bug(candidate, problem, failing, passing))
+        if len(bugs) >= most:
+            break
+    return bugs[:most], [Unusable(name, "the tests catch no mutant") for name in sorted(seen - per_function.keys())]
 
 
-def files_in(archive: Path) -> dict[str, str]:
-    """Path to text of a source distribution, below its top folder; binaries, documentation and meta data left out.
-
-    Raises:
-        BadInput: it is no source distribution.
-    """
-    files: dict[str, str] = {}
-    try:
-        with tarfile.open(archive) as tar:
-            for member in tar:
-                path = PurePosixPath(*PurePosixPath(member.name).parts[1:]).as_posix()
-                stream = tar.extractfile(member) if member.isfile() and member.size <= _MOST_FILE_BYTES else None
-                if stream is None or path.startswith(_LEFT_OUT) or ".egg-info/" in path:
-                    continue
-                try:
-                    files[path] = stream.read().decode()
-                except UnicodeDecodeError:
-                    continue
-    except (tarfile.TarError, OSError, EOFError) as error:
-        raise BadInput(f"this is no source distribution ({error})", where=str(archive)) from error
-    return dict(sorted(files.items()))
+def _ends(tests: Sequence[str], found: Found) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Tests that failed, and those that passed."""
+    if not found.ended:
+        return (), ()
+    failing = tuple(test for test in tests if found.statuses.get(test) == "failed")
+    return failing, tuple(test for test in tests if found.passed(test))
 
 
-def watched(library: Library, files: Mapping[str, str], sandbox: Sandbox) -> Suite:
-    """Run a library's suite twice, watched, and keep the tests that pass both times.
-
-    Raises:
-        MachineryFailed: the suite did not come to its end.
-    """
-    runs = [_run_suite(library, files, sandbox, {"watch": [library.source]}, _BASELINE_SECONDS) for _ in range(2)]
-    for run in runs:
-        if not run:
-            raise MachineryFailed("its own tests did not end in time", where=f"{library.name}=={library.version}")
-    in_tests = tuple(f"{folder}/" for folder in library.tests)
-    lines = {
-        test: frozenset((path, line) for path, line in found if not path.startswith(in_tests))
-        for test, found in runs[0]["lines"].items()
-        if all(run["statuses"].get(test) == "passed" for run in runs)
-    }
-    return Suite(library, files, lines)
-
-
-def _run_suite(
-    library: Library, files: Mapping[str, str], sandbox: Sandbox, work: Mapping[str, Any], seconds: float
-) -> Any:
-    paths = sysconfig.get_paths()
-    body = {"source_roots": library.source_roots, "modules": library.tests, "wall_seconds": seconds, **work}
-    job = Job(
-        argv=("python", "-c", _START),
-        files={
-            **probe_files(),
-            **{f"tree/{path}": text for path, text in files.items()},
-            "suite.json": json.dumps(body),
-        },
-        environment={"PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1"},
-        python_path=tuple(dict.fromkeys((paths["purelib"], paths["platlib"]))),
-        collect=("findings.json",),
-        collect_bytes=64 * MIB,
-        limits=_LIMITS,
-    )
-    result = sandbox.run(job)
-    content = result.files.get("findings.json")
-    if not result.ok or content is None:
-        last = result.error or result.stderr.decode(errors="replace")[-500:]
-        raise MachineryFailed(
-            f"running its tests ended with {result.cause}: {last.strip()}", where=f"{library.name}=={library.version}"
-        )
-    return json.loads(content)
-
-
-def _candidates(suite: Suite, seed: int, limit: int | None) -> list[_Candidate]:
+def _candidates(suite: Suite, seed: int, most: int) -> list[_Candidate]:
     """Mutants of functions that some test executes, one of each function before the second of any."""
-    tests = suite.tests_by_line()
-    executed: dict[str, set[int]] = {}
-    for path, line in tests:
-        executed.setdefault(path, set()).add(line)
     functions = [
         (path, *function)
-        for path in sorted(executed)
+        for path, lines in suite.executed.items()
         for function in _functions(suite.files[path])
         # The line of `def` is executed at import, whatever the tests do.
-        if executed[path] & set(range(function[1] + 1, function[2] + 1))
+        if lines & set(range(function[1] + 1, function[2] + 1))
     ]
     random.Random(f"{seed}:{suite.library.name}").shuffle(functions)
-    each = _CANDIDATES_PER_FUNCTION
-    if limit is not None:
-        functions = functions[: 2 * limit + 4]
-        each = min(each, -(-2 * limit // max(1, len(functions))) + 1)
-    sources = {path: Source(suite.files[path]) for path in {function[0] for function in functions}}
+    functions = functions[: 2 * most + 4]
+    each = min(_CANDIDATES_PER_FUNCTION, -(-2 * most // max(1, len(functions))) + 1)
+    sources = {path: Source(suite.files[path]) for path in sorted({function[0] for function in functions})}
     rows: list[list[_Candidate]] = []
-    for path, name, first, last in functions:
+    for done, (path, name, first, last) in enumerate(functions):
+        suite.report(f"{suite.library.name}: writing bugs", done + 1, len(functions))
         rng = random.Random(f"{seed}:{suite.library.name}:{path}:{name}")
-        drawn = sampled_mutants(
-            sources[path], each, rng, only=_on_lines(executed[path] & set(range(first + 1, last + 1)))
-        )
-        found = [(mutant, tuple(tests.get((path, mutant.line), ())[:_MOST_TESTS])) for mutant in drawn]
+        lines = suite.executed[path] & set(range(first + 1, last + 1))
+        drawn = sampled_mutants(sources[path], each, rng, lines=lines)
+        found = [(mutant, tuple(suite.tests_by_line.get((path, mutant.line), ())[:_MOST_TESTS])) for mutant in drawn]
         rows.append([_Candidate(path, name, mutant, needed) for mutant, needed in found if needed])
     return [candidate for turn in zip_longest(*rows) for candidate in turn if candidate is not None]
-
-
-def _on_lines(lines: Set[int]) -> Callable[[Source, cst.CSTNode], bool]:
-    return lambda source, node: source.line(node) in lines
 
 
 def _functions(text: str) -> list[tuple[str, int, int]]:
@@ -302,70 +215,144 @@ def _functions(text: str) -> list[tuple[str, int, int]]:
     return found
 
 
-def _statuses(suite: Suite, batch: Sequence[_Candidate], sandbox: Sandbox) -> list[dict[str, str]]:
-    mutants = [{"path": one.path, "text": one.mutant.text, "tests": one.tests} for one in batch]
-    findings = _run_suite(suite.library, suite.files, sandbox, {"mutants": mutants}, _MUTANT_SECONDS)
-    return [dict(finding.get("statuses", {})) for finding in findings]
+def _combined(suite: Suite, bugs: Sequence[_Bug], seed: int, most: int) -> list[Task]:
+    """Tasks with two kept bugs in two files, each of which alone fails a test that fails with both.
+
+    Both problems are of one split. What is left when one bug is mended is a tree that was run already, and fails.
+    """
+    pairs = _pairs(bugs, random.Random(f"{seed}:{suite.library.name}:combined"), 2 * most)
+    runs = [Run(files=_texts(pair), tests=_tests_of_both(pair)) for pair in pairs]
+    tasks: list[Task] = []
+    for pair, run, found in zip(pairs, runs, suite.run(runs, f"{suite.library.name}: combining bugs"), strict=True):
+        assert run.tests is not None
+        failing, passing = _ends(run.tests, found)
+        if len(failing) + len(passing) == len(run.tests) and all(set(failing) & set(bug.failing) for bug in pair):
+            tasks.append(_task(suite, pair, failing, passing, seed))
+    return tasks[:most]
 
 
-def _task(
-    suite: Suite, digest: str, candidate: _Candidate, problem: str, statuses: Mapping[str, str], seed: int
-) -> Task | None:
-    """The task, if every test came to its end and some fail."""
-    failing = tuple(test for test in candidate.tests if statuses.get(test) == "failed")
-    passing = tuple(test for test in candidate.tests if statuses.get(test) == "passed")
-    if not failing or len(failing) + len(passing) < len(candidate.tests):
-        return None
-    library, path = suite.library, candidate.path
-    before, after = {path: candidate.mutant.text}, {path: suite.files[path]}
-    names = "\n".join(f"- {test}" for test in failing[:3]) + ("\n- ..." if len(failing) > 3 else "")
+def _pairs(bugs: Sequence[_Bug], rng: random.Random, most: int) -> list[tuple[_Bug, _Bug]]:
+    """Pairs of bugs in two files of one split; every bug is in one pair at most."""
+    pairs: list[tuple[_Bug, _Bug]] = []
+    for split in Split:
+        waiting = [bug for bug in bugs if split_of(bug.problem) is split]
+        rng.shuffle(waiting)
+        while waiting:
+            one = waiting.pop()
+            other = next((bug for bug in waiting if bug.candidate.path != one.candidate.path), None)
+            if other is not None:
+                waiting.remove(other)
+                first, second = sorted((one, other), key=lambda bug: bug.candidate.path)
+                pairs.append((first, second))
+    rng.shuffle(pairs)
+    return pairs[:most]
+
+
+def _tests_of_both(pair: Sequence[_Bug]) -> tuple[str, ...]:
+    """Tests of both bugs, the failing ones first, in turns, as many as one bug has."""
+    turns = [test for row in zip_longest(*(bug.failing for bug in pair)) for test in row if test is not None]
+    turns += [test for row in zip_longest(*(bug.passing for bug in pair)) for test in row if test is not None]
+    return tuple(dict.fromkeys(turns))[:_MOST_TESTS]
+
+
+def _texts(bugs: Sequence[_Bug]) -> dict[str, str | None]:
+    return {bug.candidate.path: bug.candidate.mutant.text for bug in bugs}
+
+
+def _sample(suite: Suite, bugs: Sequence[_Bug], seed: int) -> WholeSuite:
+    """The whole suite on one bug in twenty: what the selection of tests misses."""
+    if not bugs:
+        return WholeSuite()
+    rng = random.Random(f"{seed}:{suite.library.name}:whole")
+    chosen = rng.sample(list(bugs), max(1, round(len(bugs) * _WHOLE_SUITE_SHARE)))
+    runs = [Run(files=_texts([bug]), cpu_seconds=_WHOLE_SUITE_SECONDS) for bug in chosen]
+    count = more = failing = missed = 0
+    for bug, found in zip(chosen, suite.run(runs, f"{suite.library.name}: whole suites on a sample"), strict=True):
+        if found.ended:
+            failed = {test for test in suite.lines if not found.passed(test)}
+            beyond = failed - set(bug.candidate.tests)
+            count, more = count + 1, more + bool(beyond)
+            failing, missed = failing + len(failed), missed + len(beyond)
+    return WholeSuite(count, more, failing, missed)
+
+
+def _joined(parts: Iterable[WholeSuite]) -> WholeSuite:
+    found = list(parts)
+    return WholeSuite(
+        sum(part.bugs for part in found),
+        sum(part.bugs_with_more for part in found),
+        sum(part.failing for part in found),
+        sum(part.missed for part in found),
+    )
+
+
+def _single(suite: Suite, bug: _Bug, seed: int) -> Task:
+    return _task(suite, (bug,), bug.failing, bug.passing, seed)
+
+
+def _task(suite: Suite, bugs: Sequence[_Bug], failing: tuple[str, ...], passing: tuple[str, ...], seed: int) -> Task:
+    library = suite.library
+    before = {bug.candidate.path: bug.candidate.mutant.text for bug in bugs}
+    after = {path: suite.files[path] for path in before}
+    problem = "+".join(bug.problem for bug in bugs)
+    operators = "+".join(bug.candidate.mutant.operator for bug in bugs)
     return Task(
-        task_id=f"libraries-bugs/{problem}/{candidate.mutant.operator}/{_short_digest(candidate.mutant.text)}",
+        task_id=f"libraries-bugs/{problem}/{operators}/{_short_digest(*before.values())}",
         kind=Kind.REPAIR,
-        files=StoredTree(digest, before),
-        description=f"These tests of {library.name} fail:\n{names}",
+        files=StoredTree(store_tree(suite.files), before),
+        description=f"These tests of {library.name} fail:\n{names_of(failing)}",
         hints=Hints(
-            suspicious_lines=_suspicious(suite, candidate, failing, passing),
+            suspicious_lines=_suspicious(suite, before, bugs, failing, passing),
             exact_lines=exact_lines(before, after),
         ),
         oracle=after,
         tests=RepositoryTests(fail_to_pass=failing, pass_to_pass=passing, source_roots=library.source_roots),
-        split=split_of(problem),
+        split=split_of(bugs[0].problem),
         problem=problem,
         origin=Origin(
             source=library.name,
             version=library.version,
-            detail={"operator": candidate.mutant.operator, "line": candidate.mutant.line, "seed": seed},
+            detail={
+                "operator": operators,
+                "line": [bug.candidate.mutant.line for bug in bugs] if len(bugs) > 1 else bugs[0].candidate.mutant.line,
+                "seed": seed,
+            },
         ),
         licence=library.licence,
     )
 
 
+def names_of(tests: Sequence[str]) -> str:
+    """The first three tests, as a description lists them."""
+    return "\n".join(f"- {test}" for test in tests[:3]) + ("\n- ..." if len(tests) > 3 else "")
+
+
 def _suspicious(
-    suite: Suite, candidate: _Candidate, failing: Sequence[str], passing: Sequence[str]
+    suite: Suite, before: Mapping[str, str], bugs: Sequence[_Bug], failing: Sequence[str], passing: Sequence[str]
 ) -> tuple[Line, ...]:
     """By Ochiai over what the tests execute in the correct library: the bug itself may lead them elsewhere.
 
     Lines are told by their numbers in the faulty file, which has the same lines but where one was dropped.
     """
-    faulty = candidate.mutant.text.splitlines()
-    shift = len(faulty) - len(suite.files[candidate.path].splitlines())
     counts: dict[tuple[str, int], list[int]] = {}
     for place, tests in enumerate((failing, passing)):
         for test in tests:
-            for line in suite.lines[test]:
-                counts.setdefault(line, [0, 0])[place] += 1
+            for path, numbers in suite.lines[test].items():
+                for number in numbers:
+                    counts.setdefault((path, number), [0, 0])[place] += 1
     places = sorted(counts)
     spectrum = [(number, counts[line][0], counts[line][1]) for number, line in enumerate(places)]
     ranked = ranked_lines(spectrum, len(failing))
+    faults = {bug.candidate.path: bug.candidate.mutant.line for bug in bugs}
     found: list[Line] = []
     for path, number in (places[index] for index in ranked[:3]):
-        moved = number + shift if path == candidate.path and number > candidate.mutant.line else number
-        lines = faulty if path == candidate.path else suite.files[path].splitlines()
+        lines = before.get(path, suite.files[path]).splitlines()
+        shift = len(lines) - len(suite.files[path].splitlines())
+        moved = number + shift if path in faults and number > faults[path] else number
         if 1 <= moved <= len(lines):
             found.append(Line(path=path, number=moved, text=lines[moved - 1]))
     return tuple(found)
 
 
-def _short_digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:8]
+def _short_digest(*texts: str) -> str:
+    return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:8]

@@ -14,6 +14,7 @@ from code_repair_rl.home import home, locked, write_atomically
 from code_repair_rl.synthesis.bugs import Recipe, Source, Unusable, bugs_in
 from code_repair_rl.synthesis.duplicates import without_near_duplicates
 from code_repair_rl.synthesis.humaneval import LICENCE, PACKAGE, VERSION, humaneval_problems
+from code_repair_rl.synthesis.journal import Journal, digest_of
 from code_repair_rl.synthesis.validation import Quarantined, validate, write_quarantine
 from code_repair_rl.tasks import Task, built_set, read_tasks, write_tasks
 
@@ -24,13 +25,24 @@ Progress = Callable[[str, int, int], None]
 """Told what is being done, how much of it is done, and how much there is."""
 
 
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """What a maker made, before it is validated."""
+
+    tasks: list[Task]
+    unusable: list[Unusable]
+    """What could not be used, with its reason."""
+    oracle_held: bool = False
+    """Whether the tests were run on the trees after the known-good answers several times while they were made."""
+    measures: Mapping[str, object] = field(default_factory=dict)
+    """What was measured on the way, for the build's record."""
+
+
 class Maker(Protocol):
     """Makes the tasks of one set, before they are validated."""
 
-    def __call__(
-        self, *, backend: str, seed: int, limit: int | None, workers: int, progress: Progress
-    ) -> tuple[list[Task], list[Unusable]]:
-        """Tasks, and what could not be used with its reason."""
+    def __call__(self, *, backend: str, seed: int, limit: int | None, workers: int, progress: Progress) -> Candidates:
+        """The tasks in the order in which they are written."""
         ...
 
 
@@ -44,6 +56,8 @@ class SetInfo:
     make: Maker
     default_limit: int | None = None
     """Tasks that are built where no limit is given; None builds all there are."""
+    version: str = "1"
+    """Raise it whenever the same seed would give other tasks of this set alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,14 +71,14 @@ class BuildReport:
     """Reason to number of tasks."""
     unusable: Mapping[str, str] = field(default_factory=dict)
     """Problem to reason."""
+    measures: Mapping[str, object] = field(default_factory=dict)
+    """What was measured on the way."""
     wall_seconds: float = 0.0
     was_there: bool = False
     """Whether the very same set had been built before, and nothing was done."""
 
 
-def _humaneval_bugs(
-    *, backend: str, seed: int, limit: int | None, workers: int, progress: Progress
-) -> tuple[list[Task], list[Unusable]]:
+def _humaneval_bugs(*, backend: str, seed: int, limit: int | None, workers: int, progress: Progress) -> Candidates:
     from code_repair_rl.sandbox import select_backend
 
     problems = humaneval_problems()
@@ -83,21 +97,31 @@ def _humaneval_bugs(
 
     progress("writing bugs and running them", 0, len(problems))
     source = Source(PACKAGE, VERSION, LICENCE, "humaneval-bugs")
-    return bugs_in(problems, source, select_backend(backend), recipe, workers=workers, on_done=on_done)
+    return Candidates(*bugs_in(problems, source, select_backend(backend), recipe, workers=workers, on_done=on_done))
 
 
-def _libraries_bugs(
-    *, backend: str, seed: int, limit: int | None, workers: int, progress: Progress
-) -> tuple[list[Task], list[Unusable]]:
+def _libraries_bugs(*, backend: str, seed: int, limit: int | None, workers: int, progress: Progress) -> Candidates:
     from code_repair_rl.sandbox import select_backend
-    from code_repair_rl.synthesis.libraries import LIBRARIES, library_bugs
+    from code_repair_rl.synthesis.libraries import library_bugs
+    from code_repair_rl.synthesis.library import LIBRARIES
 
-    return library_bugs(LIBRARIES, select_backend(backend), seed=seed, limit=limit, workers=workers, progress=progress)
+    made = library_bugs(LIBRARIES, select_backend(backend), seed=seed, limit=limit, workers=workers, progress=progress)
+    measures = {"whole_suite": asdict(made.whole_suite)} if limit is None else {}
+    return Candidates(made.tasks, made.unusable, oracle_held=True, measures=measures)
 
 
-def _bandit(
-    *, backend: str, seed: int, limit: int | None, workers: int, progress: Progress
-) -> tuple[list[Task], list[Unusable]]:
+def _libraries_implement(*, backend: str, seed: int, limit: int | None, workers: int, progress: Progress) -> Candidates:
+    from code_repair_rl.sandbox import select_backend
+    from code_repair_rl.synthesis.implement import library_functions
+    from code_repair_rl.synthesis.library import LIBRARIES
+
+    made = library_functions(
+        LIBRARIES, select_backend(backend), seed=seed, limit=limit, workers=workers, progress=progress
+    )
+    return Candidates(*made, oracle_held=True)
+
+
+def _bandit(*, backend: str, seed: int, limit: int | None, workers: int, progress: Progress) -> Candidates:
     from code_repair_rl.synthesis.bandit import LABELS_BY, bandit_reading
     from code_repair_rl.synthesis.vulnerabilities import classification_tasks
     from code_repair_rl.tasks.cwe import fetch_cwe_tree
@@ -105,7 +129,7 @@ def _bandit(
     tree = fetch_cwe_tree()
     made = classification_tasks(bandit_reading(seed, progress), "bandit", tree=tree, labels_by=LABELS_BY)
     copies = [Unusable(one.task.task_id, one.reason) for one in made.quarantined]
-    return list(made.tasks), [*made.unusable, *copies]
+    return Candidates(list(made.tasks), [*made.unusable, *copies])
 
 
 SETS: Mapping[str, SetInfo] = {
@@ -119,10 +143,18 @@ SETS: Mapping[str, SetInfo] = {
         ),
         SetInfo(
             "libraries-bugs",
-            "one-place bugs in real libraries, with fail-to-pass and pass-to-pass tests from their own suites",
-            "BSD-3-Clause",
+            "bugs in real libraries, one or two in a task, with fail-to-pass and pass-to-pass tests of their own",
+            "BSD-3-Clause, MIT",
             _libraries_bugs,
             default_limit=40,
+            version="2",
+        ),
+        SetInfo(
+            "libraries-implement",
+            "functions of real libraries to be written back from their docstrings, with the library's own tests",
+            "BSD-3-Clause, MIT",
+            _libraries_implement,
+            default_limit=20,
         ),
         SetInfo(
             "bandit",
@@ -139,6 +171,7 @@ def build_set(
     *,
     seed: int = 0,
     limit: int | None = None,
+    everything: bool = False,
     out: Path | None = None,
     fresh: bool = False,
     backend: str = "auto",
@@ -154,6 +187,7 @@ def build_set(
         name: one of `SETS`.
         seed: the same seed gives the same file, byte for byte.
         limit: only the first so many tasks; the set's own default where absent.
+        everything: no limit, also where the set has one by default.
         out: write here instead; nothing is looked up or kept in the cache folder then.
         fresh: build although it is there.
         backend: the sandbox's name.
@@ -161,21 +195,23 @@ def build_set(
         progress: told how far it is.
 
     Raises:
-        BadInput: no such set, or a limit below one.
+        BadInput: no such set, a limit below one, or a limit for everything.
         MachineryFailed: a source cannot be fetched, or the sandbox does not work.
     """
     info = _known(name)
     if limit is not None and limit < 1:
         raise BadInput(f"a set of {limit} tasks is no set", where="limit", mend="give a limit of at least 1")
-    limit = limit if limit is not None else info.default_limit
+    if everything and limit is not None:
+        raise BadInput("everything, and no more than a limit?", where="limit", mend="give --all or --limit, not both")
+    limit = limit if limit is not None or everything else info.default_limit
     if out is not None:
         return _built(info, seed, limit, out, backend, workers, progress)
     with locked(f"tasks/{name}"):
-        recorded = _recorded(name, seed, limit)
+        recorded = _recorded(info, seed, limit)
         if recorded is not None and not fresh:
             return recorded
         report = _built(info, seed, limit, built_set(name), backend, workers, progress)
-        record = {**_recipe(seed, limit), **asdict(report), "path": str(report.path)}
+        record = {**_recipe(info, seed, limit), **asdict(report), "path": str(report.path)}
         write_atomically(_record(name), json.dumps(record, indent=1))
         return report
 
@@ -212,8 +248,8 @@ def _built(
     from code_repair_rl.grading import Grader
 
     begun = time.monotonic()
-    made, unusable = info.make(backend=backend, seed=seed, limit=limit, workers=workers, progress=progress)
-    apart, alike = without_near_duplicates(made)
+    made = info.make(backend=backend, seed=seed, limit=limit, workers=workers, progress=progress)
+    apart, alike = without_near_duplicates(made.tasks)
     apart = apart[:limit]
     done = 0
 
@@ -222,8 +258,11 @@ def _built(
         done += more
         progress("validating", done, len(apart))
 
+    journal = Journal(home() / "validation" / f"{info.name}-{digest_of(info.version, seed, limit)[:16]}.jsonl")
     with Grader(backend=backend, workers=workers) as grader:
-        kept, bad = validate(apart, grader, workers=workers, on_done=on_done)
+        kept, bad = validate(
+            apart, grader, workers=workers, oracle_held=made.oracle_held, journal=journal, on_done=on_done
+        )
     if len(bad) > len(kept):
         # Candidates were run before: if most fail now, it is not the tasks. Nothing is written, an older set stays.
         raise MachineryFailed(
@@ -234,12 +273,14 @@ def _built(
     bad = [*alike, *bad]
     write_quarantine(quarantine_of(path), bad)
     write_tasks(path, kept)
+    journal.forget()
     return BuildReport(
         name=info.name,
         path=path,
         tasks=len(kept),
         quarantined=_counted(bad),
-        unusable={item.problem: item.reason for item in unusable},
+        unusable={item.problem: item.reason for item in made.unusable},
+        measures=made.measures,
         wall_seconds=round(time.monotonic() - begun, 1),
     )
 
@@ -252,18 +293,20 @@ def _counted(bad: Iterable[Quarantined]) -> dict[str, int]:
     return counts
 
 
-def _recipe(seed: int, limit: int | None) -> dict[str, object]:
-    return {"builder_version": BUILDER_VERSION, "seed": seed, "limit": limit}
+def _recipe(info: SetInfo, seed: int, limit: int | None) -> dict[str, object]:
+    version = BUILDER_VERSION if info.version == "1" else f"{BUILDER_VERSION}.{info.version}"
+    return {"builder_version": version, "seed": seed, "limit": limit}
 
 
 def _record(name: str) -> Path:
     return home() / "tasks" / f"{name}.build.json"
 
 
-def _recorded(name: str, seed: int, limit: int | None) -> BuildReport | None:
+def _recorded(info: SetInfo, seed: int, limit: int | None) -> BuildReport | None:
     """The report of an earlier build with the same recipe, if its file is still whole."""
+    name = info.name
     record = build_info(name)
-    if record is None or any(record.get(key) != value for key, value in _recipe(seed, limit).items()):
+    if record is None or any(record.get(key) != value for key, value in _recipe(info, seed, limit).items()):
         return None
     path = built_set(name)
     try:
@@ -275,4 +318,13 @@ def _recorded(name: str, seed: int, limit: int | None) -> BuildReport | None:
     quarantined, unusable = record.get("quarantined"), record.get("unusable")
     assert isinstance(quarantined, dict)
     assert isinstance(unusable, dict)
-    return BuildReport(name, path, count, quarantined, unusable, was_there=True)
+    measures = record.get("measures")
+    return BuildReport(
+        name,
+        path,
+        count,
+        quarantined,
+        unusable,
+        measures=measures if isinstance(measures, dict) else {},
+        was_there=True,
+    )

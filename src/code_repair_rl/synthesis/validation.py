@@ -9,9 +9,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from code_repair_rl.edits import EditError, parse
 from code_repair_rl.errors import MachineryFailed
 from code_repair_rl.grading import Grader, Outcome, Verdict
+from code_repair_rl.grading.verdict import GRADER_VERSION
 from code_repair_rl.home import write_atomically
+from code_repair_rl.synthesis.journal import Journal, digest_of
 from code_repair_rl.tasks import Kind, Task, oracle_answer
 
 _TESTS_SPOKE = (Outcome.FAILED, Outcome.CRASHED, Outcome.SYNTAX_ERROR)
@@ -32,15 +35,23 @@ def validate(
     *,
     repeat: int = 1,
     workers: int = 2,
+    oracle_held: bool = False,
+    journal: Journal | None = None,
     on_done: Callable[[int], None] = lambda _: None,
 ) -> tuple[list[Task], list[Quarantined]]:
-    """Grade the known-good answer and the unchanged code of every task.
+    """Grade the known-good answer, the unchanged code and the empty answer of every task.
+
+    The known-good answer is also written out as a model would have to write it, and read back.
 
     Args:
-        tasks: what is checked; of classification tasks whether the known-good answer can be read and is right.
-        grader: asked `workers` times at once. Its cache is used for the first round only.
+        tasks: what is checked; of those without tests, classification tasks among them, only the answers are graded.
+        grader: asked `workers` times at once. What it knows is used in the first round only; in the others everything
+            runs anew, a repository's tests in shuffled order.
         repeat: how often everything is run; more than once finds flaky tests.
         workers: tasks at once.
+        oracle_held: the tests were run on the tree after the known-good answer before, several times: they are not
+            run on it once more.
+        journal: what is found is kept there task by task, and what is there is not run again.
         on_done: told how many more tasks are done.
 
     Returns:
@@ -52,14 +63,24 @@ def validate(
     known_good = _OncePerOracle(grader)
 
     def complaint(task: Task) -> str | None:
-        found = None
-        for _ in range(repeat):
-            found = found or _complaint(task, grader, known_good, fresh=repeat > 1)
+        key = digest_of(task.model_dump_json(), repeat, oracle_held, grader.isolation, GRADER_VERSION)
+        if journal is not None and key in journal:
+            on_done(1)
+            known: str | None = journal[key]
+            return known
+        found = _form_complaint(task, grader)
+        for time in range(repeat):
+            found = found or _complaint(task, grader, known_good, anew=time > 0, oracle_held=oracle_held)
+        if journal is not None:
+            journal.put(key, found)
         on_done(1)
         return found
 
-    with ThreadPoolExecutor(workers) as pool:
+    pool = ThreadPoolExecutor(workers)
+    try:
         complaints = list(pool.map(complaint, tasks))
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
     kept = [task for task, reason in zip(tasks, complaints, strict=True) if reason is None]
     bad = [Quarantined(task, reason) for task, reason in zip(tasks, complaints, strict=True) if reason is not None]
     return kept, bad
@@ -81,7 +102,7 @@ class _OncePerOracle:
 
     def verdict(self, task: Task) -> Verdict:
         tests = task.tests.model_dump_json() if task.tests is not None else ""
-        key = (tests, json.dumps(sorted(task.files_after_oracle().items())))
+        key = (tests, digest_of(task.files_after_oracle()))
         with self._lock:
             known = self._verdicts.get(key)
         if known is None:
@@ -91,25 +112,51 @@ class _OncePerOracle:
         return known
 
 
-def _complaint(task: Task, grader: Grader, known_good: _OncePerOracle, *, fresh: bool) -> str | None:
+def _form_complaint(task: Task, grader: Grader) -> str | None:
+    """What is wrong with a task before any test runs."""
+    if grader.grade(task, "").passed:
+        return "the empty answer passes"
     if task.kind is Kind.CLASSIFY:
-        good = grader.grade(task, oracle_answer(task))
-        return None if good.passed else f"the known-good answer does not pass ({_why(good)})"
+        return None if grader.grade(task, oracle_answer(task)).passed else "the known-good label does not pass"
     after = task.files_after_oracle()
     if after == dict(task.files):
         return "the known-good answer changes nothing"
-    if task.tests is None:
-        return None  # graded by comparison: the known-good answer is the same as itself
-    good = _spoken(task, grader.grade_files(task, after) if fresh else known_good.verdict(task))
-    if not good.passed:
-        return f"the known-good answer does not pass ({_why(good)})"
-    unchanged = _spoken(task, grader.grade_files(task, task.files))
+    try:
+        written = parse(oracle_answer(task)).apply(task.files)
+    except EditError as error:
+        return f"the known-good answer cannot be written as an edit ({error})"
+    if written != after:
+        return "the known-good answer, written as an edit, gives another tree"
+    return None
+
+
+def _complaint(task: Task, grader: Grader, known_good: _OncePerOracle, *, anew: bool, oracle_held: bool) -> str | None:
+    if task.kind is Kind.CLASSIFY or task.tests is None:  # without tests: compared, not run; nothing can fail
+        return None
+    if not oracle_held:
+        after = task.files_after_oracle()
+        good = _spoken(task, grader.grade_files_anew(task, after) if anew else known_good.verdict(task))
+        if not good.passed:
+            return f"the known-good answer does not pass ({_why(good)})"
+    unchanged = _spoken(task, (grader.grade_files_anew if anew else grader.grade_files)(task, task.files))
     if unchanged.passed:
         return "the unchanged code passes"
     if unchanged.outcome not in _TESTS_SPOKE:
         return f"the unchanged code fails by {unchanged.outcome} only"
     if not any(not test.visible and test.status != "passed" for test in unchanged.tests):
         return "only visible examples fail: writing their values into the code would pass"
+    return _unexpected(task, unchanged)
+
+
+def _unexpected(task: Task, unchanged: Verdict) -> str | None:
+    """Which test of a repository ends otherwise than the task says, on the unchanged code."""
+    fail_to_pass = frozenset(getattr(task.tests, "fail_to_pass", ()))
+    if not fail_to_pass:
+        return None
+    for test in unchanged.tests:
+        if (test.status == "passed") == (test.name in fail_to_pass):
+            said = "fail-to-pass" if test.name in fail_to_pass else "pass-to-pass"
+            return f"a {said} test ends otherwise on the unchanged code ({test.name})"
     return None
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import builtins
 import json
 import os
+import random
 import sys
 import time
 
@@ -117,7 +118,7 @@ def _pytest_process(payload: dict[str, Any], root: str, scratch: str, reports: i
     sys.path[:0] = roots
     _forget_modules_of(roots)
     watch = Integrity()
-    plugin = Reporter(payload["wanted"], reports, watch)
+    plugin = Reporter(payload["wanted"], reports, watch, payload["shuffle"])
     arguments = ["-q", "-p", "no:cacheprovider", f"--rootdir={root}", "--tb=short", "--no-header", "--no-summary"]
     arguments.append("--continue-on-collection-errors")
     os.dup2(os.open("/dev/null", os.O_RDONLY), 0)
@@ -168,12 +169,13 @@ class Integrity:
 
 
 class Reporter:
-    """Runs exactly the wanted tests and tells how each ended."""
+    """Runs exactly the wanted tests, shuffled where a seed is given, and tells how each ended."""
 
-    def __init__(self, wanted: list[str], reports: int, watch: Integrity) -> None:
+    def __init__(self, wanted: list[str], reports: int, watch: Integrity, shuffle: int | None = None) -> None:
         self._wanted = frozenset(wanted)
         self._reports = reports
         self._watch = watch
+        self._shuffle = shuffle
         self._status: dict[str, str] = {}
         self._detail: dict[str, str] = {}
         self._pid = os.getpid()
@@ -195,6 +197,8 @@ class Reporter:
         """Leave out what was not asked for."""
         unwanted = [item for item in items if item.nodeid not in self._wanted]
         items[:] = [item for item in items if item.nodeid in self._wanted]
+        if self._shuffle is not None:
+            random.Random(self._shuffle).shuffle(items)
         config.hook.pytest_deselected(items=unwanted)
 
     def pytest_collectreport(self, report: Any) -> None:

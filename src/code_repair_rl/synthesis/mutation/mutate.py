@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import random
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Set
 from dataclasses import dataclass
 from itertools import islice, zip_longest
 
@@ -79,20 +79,28 @@ def mutants(text: str, *, only: Callable[[Source, cst.CSTNode], bool] | None = N
         libcst.ParserSyntaxError: `text` is not Python.
     """
     source = Source(text)
-    return list(_distinct(source, _edits(source, only)))
+    nodes = [node for node in source.nodes if only is None or only(source, node)]
+    return list(_distinct(source, _edits(source, nodes)))
 
 
 def sampled_mutants(
-    text: str | Source, count: int, rng: random.Random, *, only: Callable[[Source, cst.CSTNode], bool] | None = None
+    text: str | Source, count: int, rng: random.Random, *, lines: Set[int] | None = None
 ) -> list[Mutant]:
     """Up to `count` of `mutants(text)`, drawn so that every operator that applies has its turn before one has two.
 
     Cheaper than all of them where `text` is long: only what is drawn is compiled. A `Source` saves reading the same
     text again.
+
+    Args:
+        text: a Python module.
+        count: at most so many.
+        rng: draws.
+        lines: only what begins on one of these lines is changed; all by default.
     """
     source = text if isinstance(text, Source) else Source(text)
     by_operator: dict[str, list[tuple[str, Edit]]] = {}
-    for name, edit in _edits(source, only):
+    nodes = source.nodes if lines is None else [node for line in sorted(lines) for node in source.nodes_on(line)]
+    for name, edit in _edits(source, nodes):
         by_operator.setdefault(name, []).append((name, edit))
     for edits in by_operator.values():
         rng.shuffle(edits)
@@ -103,22 +111,27 @@ def sampled_mutants(
     return list(islice(_distinct(source, drawn), count))
 
 
-def _edits(source: Source, only: Callable[[Source, cst.CSTNode], bool] | None) -> Iterator[tuple[str, Edit]]:
-    for node in source.nodes:
-        if (only is None or only(source, node)) and _may_change(source, node):
+def _edits(source: Source, nodes: Iterable[cst.CSTNode]) -> Iterator[tuple[str, Edit]]:
+    for node in nodes:
+        if _may_change(source, node):
             for operator in OPERATORS:
                 for edit in operator(source, node):
                     yield name_of(operator), edit
 
 
 def _distinct(source: Source, edits: Iterable[tuple[str, Edit]]) -> Iterator[Mutant]:
-    seen = {_program(source.text)}
+    seen: set[tuple[int, str]] = set()
+    stretches: set[int] = set()
     for name, edit in edits:
-        mutated = source.after(edit)
-        program = _program(mutated)
-        if program is not None and program not in seen:
-            seen.add(program)
-            yield Mutant(name, source.line_at(edit.start), mutated)
+        # Only the statement of the module that is changed is compiled: long modules are compiled thousands of times.
+        start, whole, changed = source.statement_after(edit)
+        if start not in stretches:
+            stretches.add(start)
+            seen.add((start, _program(whole) or ""))
+        program = _program(changed)
+        if program is not None and (start, program) not in seen:
+            seen.add((start, program))
+            yield Mutant(name, source.line_at(edit.start), source.after(edit))
 
 
 def _may_change(source: Source, node: cst.CSTNode) -> bool:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate
 
 import libcst as cst
 from libcst.metadata import (
@@ -43,6 +45,42 @@ class Source:
     def nodes(self) -> Sequence[cst.CSTNode]:
         """Every node, parents before children, in the order of the text."""
         return tuple(_walk(self.module))
+
+    @cached_property
+    def _by_line(self) -> dict[int, list[cst.CSTNode]]:
+        found: dict[int, list[cst.CSTNode]] = {}
+        for node in self.nodes:
+            found.setdefault(self.line(node), []).append(node)
+        return found
+
+    def nodes_on(self, line: int) -> Sequence[cst.CSTNode]:
+        """The nodes that begin on a 1-based line, parents before children."""
+        return self._by_line.get(line, ())
+
+    @cached_property
+    def _statement_spans(self) -> list[tuple[int, int]]:
+        """Where the module's statements begin and end, whole lines, in bytes."""
+        lines = self._bytes.splitlines(keepends=True)
+        offsets = [0, *accumulate(map(len, lines))]
+        spans = []
+        for node in self.module.body:
+            first, last = self.line(node), self.last_line(node)
+            if isinstance(node, cst.FunctionDef | cst.ClassDef) and node.decorators:
+                first = min(first, *(self.line(decorator) for decorator in node.decorators))
+            spans.append((offsets[first - 1], offsets[min(last, len(lines))]))
+        return spans
+
+    def statement_after(self, edit: Edit) -> tuple[int, str, str]:
+        """Of the module's statement that an edit lies in: its offset, its text and its text after the edit.
+
+        Of the whole module, where the edit lies in no single statement.
+        """
+        place = bisect_right(self._statement_spans, (edit.start, len(self._bytes) + 1)) - 1
+        start, end = self._statement_spans[place] if place >= 0 else (0, -1)
+        if edit.start + edit.length > end:
+            return -1, self.text, self.after(edit)
+        changed = self._bytes[start : edit.start] + edit.text.encode() + self._bytes[edit.start + edit.length : end]
+        return start, self._bytes[start:end].decode(), changed.decode()
 
     def code(self, node: cst.CSTNode) -> str:
         """The node's text with its own parentheses."""
