@@ -134,6 +134,18 @@ def test_a_run_without_anything_yet_still_has_a_report(tmp_path: Path) -> None:
     assert embedded(write_report([run]).read_text(), "index")["rollouts"]["count"] == 0
 
 
+def test_what_was_not_asked_the_same_is_not_compared_and_the_report_says_so(tmp_path: Path) -> None:
+    run = recorded_run(tmp_path / "run", steps=1)
+    other = dataclasses.replace(evaluation("grpo", 0.5, 1), max_new_tokens=200)
+    run.write_eval("grpo", other.to_json())
+    notes: list[str] = []
+    index = embedded(write_report([run], warn=notes.append).read_text(), "index")
+    assert [one["title"] for one in index["comparisons"]] == ["base → sft"]
+    assert len(notes) == 2
+    assert all("is not compared: " in note and "differ in max_new_tokens" in note for note in notes)
+    assert index["notCompared"] == notes
+
+
 def test_what_is_not_an_evaluation_becomes_a_note(tmp_path: Path) -> None:
     run = recorded_run(tmp_path / "run", steps=1)
     run.write_eval("mine", {"accuracy": 1})

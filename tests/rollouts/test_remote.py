@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +132,23 @@ def test_another_temperature_than_asked_for_is_not_accepted_silently() -> None:
         pytest.raises(BadInput, match=r"temperature does not support 0\.7"),
     ):
         ask(RemoteEngine(endpoint, "m"))
+
+
+def test_a_refusal_ends_the_waits_of_the_others() -> None:
+    busy = threading.Event()
+
+    def reply(body: dict[str, Any], number: int) -> Reply:
+        if number == 0:
+            busy.set()
+            return failure(503, "wait", Retry_After="60")
+        busy.wait(timeout=30)
+        return failure(401, "no")
+
+    with chat_server(reply) as (endpoint, _):
+        began = time.monotonic()
+        with pytest.raises(BadInput, match="401 no"):
+            ask(RemoteEngine(endpoint, "m", concurrency=2), each=2)
+        assert time.monotonic() - began < 50
 
 
 def test_an_interruption_pays_for_nothing_twice(tmp_path: Path) -> None:

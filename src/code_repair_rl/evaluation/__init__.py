@@ -14,6 +14,7 @@ from code_repair_rl.evaluation.comparison import (
     sentences,
     smallest_detectable,
 )
+from code_repair_rl.evaluation.equal_tokens import EqualTokens, at_equal_tokens
 from code_repair_rl.evaluation.estimates import Estimate, difference, pass_at_k, rate, wilson
 from code_repair_rl.evaluation.loop import Progress, evaluate
 from code_repair_rl.evaluation.planning import Plan, plan, plan_from, planning_line
@@ -31,6 +32,7 @@ from code_repair_rl.evaluation.result import (
 __all__ = [
     "ASKED_ALIKE",
     "Comparison",
+    "EqualTokens",
     "Estimate",
     "EvalResult",
     "Judged",
@@ -40,6 +42,7 @@ __all__ = [
     "SampleResult",
     "Summary",
     "TaskResult",
+    "at_equal_tokens",
     "breakdown",
     "by_difficulty",
     "compare",

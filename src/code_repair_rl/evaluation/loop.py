@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from code_repair_rl.edits import EditError, changed_tokens, parse
 from code_repair_rl.errors import BadInput
 from code_repair_rl.evaluation.result import EvalResult, SampleResult, TaskResult, tasks_digest
-from code_repair_rl.grading import GRADER_VERSION, Outcome
+from code_repair_rl.grading import GRADER_VERSION, Outcome, TestStatus
 from code_repair_rl.home import write_atomically
 from code_repair_rl.rollouts.agent import Agent
 from code_repair_rl.rollouts.agent_metrics import answers_of
@@ -160,7 +160,13 @@ def sample_result(task: Task, row: RolloutRow) -> SampleResult:
         right_place=_right_place(task, row.files_after),
         edit_precision=edit_precision(task, row.files_after),
         turns=len(answers_of(row)),
+        holds_up=_holds_up(row),
     )
+
+
+def _holds_up(row: RolloutRow) -> bool:
+    changed = row.outcome not in (Outcome.EDIT_REJECTED, Outcome.UNCHANGED, Outcome.NO_VERDICT)
+    return changed and all(test.status == TestStatus.PASSED for test in row.tests if test.visible)
 
 
 def edit_precision(task: Task, after: Mapping[str, str]) -> float | None:
@@ -263,7 +269,7 @@ def _progress(
         total=total,
         passed=sum(task.passed for task in results),
         graded=sum(task.graded for task in results),
-        sampled_tokens=0 if read_back else sum(len(row.token_ids) for row in rows),
+        sampled_tokens=0 if read_back else sum(row.sampled_tokens for row in rows),
         wall_seconds=seconds,
         read_back=read_back,
     )

@@ -123,25 +123,32 @@ def _by_difficulty(result: EvalResult, reference: EvalResult | None) -> Mapping[
     return by_difficulty(result, difficulties(reference), is_reference=reference is result)
 
 
-def comparisons(runs: Sequence[tuple[str, Mapping[str, EvalResult]]]) -> list[dict[str, Any]]:
-    """Every paired comparison that the evaluations allow, with p values corrected over all of them (Holm)."""
+def comparisons(
+    runs: Sequence[tuple[str, Mapping[str, EvalResult]]],
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """Every paired comparison that the evaluations allow, with p values corrected over all of them (Holm).
+
+    Returns:
+        The comparisons, and a note for each that was left out, saying why.
+    """
     found: dict[str, Comparison] = {}
+    notes: list[str] = []
     runs = [(label, results) for label, results in runs if results]
     for label, results in runs:
         prefix = f"{label}: " if len(runs) > 1 else ""
         for before, after in _pairs_of(list(results)):
-            _try(found, f"{prefix}{before} → {after}", [(results[before], results[after])])
+            _try(found, notes, f"{prefix}{before} → {after}", [(results[before], results[after])])
     if len(runs) > 1:
         for before, after in PAIRS:
             pairs = [(r[before], r[after]) for _, r in runs if before in r and after in r]
             if len(pairs) > 1:
-                _try(found, f"{len(pairs)} runs pooled: {before} → {after}", pairs)
+                _try(found, notes, f"{len(pairs)} runs pooled: {before} → {after}", pairs)
         (first_label, first), *others = runs
         for label, results in others:
             for name in (n for n in results if n in first):
-                _try(found, f"{name}: {first_label} → {label}", [(first[name], results[name])])
+                _try(found, notes, f"{name}: {first_label} → {label}", [(first[name], results[name])])
     adjusted = holm({title: one.pass_at[1].p_value for title, one in found.items() if 1 in one.pass_at})
-    return [_plain(title, one, adjusted.get(title)) for title, one in found.items()]
+    return [_plain(title, one, adjusted.get(title)) for title, one in found.items()], notes
 
 
 def _pairs_of(names: Sequence[str]) -> list[tuple[str, str]]:
@@ -151,11 +158,14 @@ def _pairs_of(names: Sequence[str]) -> list[tuple[str, str]]:
     return list(itertools.pairwise(names))
 
 
-def _try(found: dict[str, Comparison], title: str, pairs: Sequence[tuple[EvalResult, EvalResult]]) -> None:
+def _try(
+    found: dict[str, Comparison], notes: list[str], title: str, pairs: Sequence[tuple[EvalResult, EvalResult]]
+) -> None:
     try:
         one = compare(*pairs[0]) if len(pairs) == 1 else compare_pooled(pairs)
-    except BadInput:
-        return  # not asked the same: nothing to compare
+    except BadInput as error:
+        notes.append(f"{title} is not compared: {error.what}")
+        return
     if 1 in one.pass_at:
         found[title] = one
 

@@ -114,7 +114,7 @@ class LiveDisplay(RunListener):
         if rewards:
             self._rewards.append(sum(rewards) / len(rewards))
         elapsed = time.monotonic() - self._step_began
-        self._tokens_per_second = sum(len(row.token_ids) for row in rows) / elapsed if elapsed > 0 else 0.0
+        self._tokens_per_second = sum(row.sampled_tokens for row in rows) / elapsed if elapsed > 0 else 0.0
 
     def on_eval(self, name: str, result: Mapping[str, Any]) -> None:
         """Say that an evaluation ended, with its pass@1 where it has one."""

@@ -67,14 +67,16 @@ def write_report(
             table.append(table_row(label, name, result, shown_path(result.model, run.path), reference))
             every.append((label, name, result))
         described.append(_describe(run, label, number, book, tokenizer, evaluations.notes))
+    compared, not_compared = comparisons(results)
     index = {
         "runs": described,
         "table": table,
-        "comparisons": comparisons(results),
+        "comparisons": compared,
+        "notCompared": not_compared,
         "matrix": matrix(every),
         "rollouts": book.index(),
     }
-    for note in (note for run_data in described for note in run_data["notes"]):
+    for note in [*(note for run_data in described for note in run_data["notes"]), *not_compared]:
         if warn is not None:
             warn(note)
     path = out if out is not None else runs[0].report_path

@@ -13,12 +13,11 @@ import math
 import os
 import random
 import threading
-import time
 import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
@@ -75,7 +74,7 @@ class RemoteEngine:
         attempts: int = 6,
         timeout_seconds: float = 300.0,
         journal: Path | None = None,
-        pause: Callable[[float], None] = time.sleep,
+        pause: Callable[[float], object] | None = None,
     ) -> None:
         """Name the server; nothing is sent yet.
 
@@ -89,7 +88,8 @@ class RemoteEngine:
             timeout_seconds: for one request.
             journal: a file that every answer is appended to as it comes and looked up in first, so that an
                 interruption loses, and pays for, nothing twice.
-            pause: what waits between attempts.
+            pause: what waits between attempts, given seconds; by default a wait that ends when another request failed
+                for good, or the user interrupts.
 
         Raises:
             BadInput: not such an address, or the key would travel in the open.
@@ -100,7 +100,8 @@ class RemoteEngine:
         if api_key:
             self._headers["Authorization"] = f"Bearer {api_key}"
         self._concurrency, self._attempts, self._timeout_seconds = concurrency, attempts, timeout_seconds
-        self._pause = pause
+        self._stopping = threading.Event()
+        self._pause = pause or self._stopping.wait
         handlers: list[urllib.request.BaseHandler] = [_NoRedirects()]
         if _is_loopback(urllib.parse.urlsplit(self.address).hostname or ""):
             handlers.append(urllib.request.ProxyHandler({}))
@@ -136,11 +137,16 @@ class RemoteEngine:
             for number, conversation in enumerate(conversations)
             for place in range(completions_per_prompt)
         ]
+        self._stopping.clear()
         with ThreadPoolExecutor(max_workers=self._concurrency) as pool:
             pending = [pool.submit(self._complete, conversation, seed, sampling) for conversation, seed in jobs]
             try:
-                found = [future.result() for future in pending]
+                finished, _ = wait(pending, return_when=FIRST_EXCEPTION)
+                failed = next((future for future in pending if future in finished and future.exception()), None)
+                found = [failed.result()] if failed is not None else [future.result() for future in pending]
             except BaseException:
+                # Requests under way are let finish, so that what was paid for is in the journal; no others begin.
+                self._stopping.set()
                 for future in pending:
                     future.cancel()
                 raise
@@ -160,7 +166,7 @@ class RemoteEngine:
         pauses = random.Random(seed)
         problem = "nothing was sent"
         attempt = 0
-        while attempt < self._attempts:
+        while attempt < self._attempts and not self._stopping.is_set():
             body = self._body(conversation, seed, sampling)
             try:
                 return self._send(body)

@@ -56,7 +56,7 @@ function overview(index, viewer) {
   const several = new Set(index.table.map((row) => row.run)).size > 1;
   const bars = index.table.map((row) => ({ ...row, label: several ? `${row.run}: ${row.name}` : row.name }));
   const judges = [...new Set(index.table.map((row) => row.difficultyOf).filter(Boolean))].join(", ");
-  const notes = index.runs.flatMap((run) => run.notes.map((note) => `${run.label}: ${note}`));
+  const notes = [...index.runs.flatMap((run) => run.notes.map((note) => `${run.label}: ${note}`)), ...index.notCompared];
   return [
     el("h2", {}, "Evaluations"), summaryTable(index.table, several),
     el("p", { class: "quiet" }, "Intervals are 95 %, clustered by problem. Answers without a verdict leave every figure and are counted. Edit precision: of the answers that pass, the tokens that the known-good edit changes for each one that the answer changes, at most 100 %."),

@@ -62,9 +62,12 @@ class Rollouts {
 
   // The first answer to a task in an evaluation; undefined where its answers were not kept.
   find(run, source, task) {
-    const c = this.columns, wanted = [this.runs.indexOf(run), this.names.source.indexOf(source), this.names.task.indexOf(task)];
-    const found = c.task.findIndex((t, p) => t === wanted[2] && c.run[p] === wanted[0] && c.source[p] === wanted[1]);
-    return found < 0 ? undefined : found;
+    const c = this.columns, n = this.names;
+    if (!this.firsts) {
+      this.firsts = new Map();
+      for (let place = this.count - 1; place >= 0; place -= 1) this.firsts.set(JSON.stringify([this.runs[c.run[place]], n.source[c.source[place]], n.task[c.task[place]]]), place);
+    }
+    return this.firsts.get(JSON.stringify([run, source, task]));
   }
 
   siblings(place) { return this.groups.get(this.groupKey(place)).map((p) => this.row(p)); }
