@@ -15,7 +15,7 @@ from rich.table import Table
 from code_repair_rl.errors import BadInput
 
 if TYPE_CHECKING:
-    from code_repair_rl.evaluation import Comparison, EvalResult, Judged
+    from code_repair_rl.evaluation import Comparison, EqualTokens, EvalResult, Judged
 
 _SHOWN_CHANGES = 10
 
@@ -39,20 +39,27 @@ def compare(
 
     Says what was shown, what was not, and the smallest difference that would have been found. With several AFTERs
     p values are corrected for their number (Holm). Results must have been asked the same: tasks, hint, temperature,
-    length limit, seed, grader.
+    length limit, seed, grader. An agent is compared with single answers at equal sampled tokens as well.
     """
     from code_repair_rl.evaluation import compare_each
+    from code_repair_rl.evaluation.equal_tokens import sentence as in_words
 
     befores = [read_evaluation(name) for name in before.split(",")]
-    found = compare_each(befores, [[read_evaluation(name) for name in one.split(",")] for one in after])
+    afters = [[read_evaluation(name) for name in one.split(",")] for one in after]
+    found = compare_each(befores, afters)
+    equal = [_at_equal_tokens(befores, one) for one in afters]
     if as_json:
-        plain = [_plain(one) for one in found]
+        plain = [
+            _plain(one) | _without_nan({"equal_tokens": e and asdict(e)}) for one, e in zip(found, equal, strict=True)
+        ]
         typer.echo(json.dumps(plain[0] if len(plain) == 1 else {"comparisons": plain}, indent=1))
     else:
         for number, one in enumerate(found):
             if number:
                 typer.echo()
             _show(one.comparison)
+            if (tokens := equal[number]) is not None:
+                typer.echo(in_words(tokens))
             if len(found) > 1 and not math.isnan(one.p_adjusted):
                 typer.echo(f"p at pass@1, corrected for {len(found)} comparisons (Holm): {one.p_adjusted:.3g}")
     if require_improvement and not all(one.improved for one in found):
@@ -82,6 +89,15 @@ def read_evaluation(named: str) -> EvalResult:
         there = ", ".join(names) or "none"
         raise BadInput(f"the run has not one evaluation but: {there}", where=named, mend=f"say {named}:NAME")
     raise BadInput("no such evaluation", where=named, mend="name its JSON file, or RUN:NAME")
+
+
+def _at_equal_tokens(before: list[EvalResult], after: list[EvalResult]) -> EqualTokens | None:
+    """For an agent against single answers; None for everything else."""
+    from code_repair_rl.evaluation import at_equal_tokens
+
+    if len(before) != 1 or before[0].agent or not after[0].agent:
+        return None
+    return at_equal_tokens(after[0], before[0])
 
 
 def _show(found: Comparison) -> None:
