@@ -21,7 +21,8 @@ from code_repair_rl.rollouts import Engine, Sampling
 from code_repair_rl.rollouts.agent import Agent
 from code_repair_rl.rollouts.ask import ask, derived_seed, fitting
 from code_repair_rl.runs import CompositeListener, RunDir, RunListener, RunRecorder
-from code_repair_rl.tasks import Split, Task, load_tasks
+from code_repair_rl.tasks import Split, Task
+from code_repair_rl.tasks.classification import load_as_asked
 from code_repair_rl.tasks.difficulty import PassRate, easiest_first, hardest_first, pass_rates, within
 from code_repair_rl.tasks.draw import draw
 
@@ -66,7 +67,7 @@ def training_tasks(recipe: Recipe, engine: Engine, listener: RunListener | None 
         BadInput: none fits, or the pass rates of the recipe's model were not recorded.
     """
     rates = _rates(recipe)
-    every = load_tasks(recipe.tasks.name, split=Split.TRAIN)
+    every = load_as_asked(recipe.tasks.name, recipe.tasks.labels, split=Split.TRAIN)
     low, high = recipe.tasks.pass_rates
     rated = within(every, rates, lowest=low, highest=high) if (low, high) != (0.0, 1.0) else every
     found = draw(rated, recipe.tasks.limit, recipe.seed)
@@ -114,7 +115,8 @@ def _rates(recipe: Recipe) -> Mapping[str, PassRate]:
 def evaluation_tasks(recipe: Recipe) -> list[Task]:
     """The tasks on which the recipe's models are judged: the same for every model and training seed."""
     section = recipe.evaluation
-    return draw(load_tasks(recipe.tasks.name, split=Split(section.split)), section.tasks, section.seed)
+    found = load_as_asked(recipe.tasks.name, recipe.tasks.labels, split=Split(section.split))
+    return draw(found, section.tasks, section.seed)
 
 
 def agent_of(section: AgentSection | None) -> Agent | None:
@@ -311,7 +313,7 @@ class Validator:
 
     def __init__(self, recipe: Recipe, engine: Engine, grader: Grader, listener: RunListener) -> None:
         settings = recipe.grpo
-        found = load_tasks(recipe.tasks.name, split=Split.VALIDATION)
+        found = load_as_asked(recipe.tasks.name, recipe.tasks.labels, split=Split.VALIDATION)
         kept, _ = fitting(found, engine, recipe.tasks.hint, recipe.tasks.max_prompt_tokens)
         self._tasks = draw(kept, settings.validation_tasks, recipe.evaluation.seed)
         self._engine, self._grader, self._listener = engine, grader, listener

@@ -44,6 +44,9 @@ class TasksSection(Section):
     """The name of a built set, or the path of a JSON Lines file."""
     hint: Literal["none", "failing-call", "suspicious-lines", "exact-line"] = "exact-line"
     """How much of the fault's place the prompt gives away."""
+    labels: str = Field(default="binary", pattern=r"^(binary|full|top-[1-9][0-9]{0,2})$")
+    """Classification: the labels asked for. `binary` (vulnerable or benign), `top-N` (the N most frequent CWEs of the
+    training split, `other` and `benign`) or `full` (any CWE or `benign`)."""
     max_prompt_tokens: int = Field(default=512, ge=16)
     """Tasks with longer prompts are left out and counted."""
     limit: int | None = Field(default=None, ge=1)

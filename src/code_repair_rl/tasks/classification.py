@@ -19,9 +19,11 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 
 from code_repair_rl.errors import BadInput, CrrlError
-from code_repair_rl.tasks.task import Kind, Line, Task
+from code_repair_rl.tasks.files import load_tasks
+from code_repair_rl.tasks.task import Kind, Line, Split, Task
 
 BENIGN = "benign"
 """The label of code in which nobody found a vulnerability."""
@@ -224,6 +226,19 @@ def notes_on(tasks: Iterable[Task]) -> list[str]:
             else:
                 notes[f"{text}: names alone may give the labels away, so NOTHING IS CLAIMED on it."] = None
     return list(notes)
+
+
+def load_as_asked(name_or_path: str | Path, labels: str, *, split: Split | str) -> list[Task]:
+    """The tasks of a split, classification tasks under the label set `labels`.
+
+    Raises:
+        BadInput: as `load_tasks` and `label_names` do.
+    """
+    found = load_tasks(name_or_path, split=split)
+    if not found or not is_classification(found):
+        return found
+    training = load_tasks(name_or_path, split=Split.TRAIN) if _TOP.fullmatch(labels) else []
+    return relabelled(found, label_names(labels, training))
 
 
 def label_names(labels: str, training: Iterable[Task]) -> tuple[str, ...]:
