@@ -50,7 +50,8 @@ def compare(
     equal = [_at_equal_tokens(befores, one) for one in afters]
     if as_json:
         plain = [
-            _plain(one) | _without_nan({"equal_tokens": e and asdict(e)}) for one, e in zip(found, equal, strict=True)
+            _plain(one) | _without_nan({"equal_tokens": asdict(tokens) if tokens else None})
+            for one, tokens in zip(found, equal, strict=True)
         ]
         typer.echo(json.dumps(plain[0] if len(plain) == 1 else {"comparisons": plain}, indent=1))
     else:
@@ -92,10 +93,12 @@ def read_evaluation(named: str) -> EvalResult:
 
 
 def _at_equal_tokens(before: list[EvalResult], after: list[EvalResult]) -> EqualTokens | None:
-    """For an agent against single answers; None for everything else."""
+    """For an agent against single answers; None for everything else, and for results of earlier versions."""
     from code_repair_rl.evaluation import at_equal_tokens
 
     if len(before) != 1 or before[0].agent or not after[0].agent:
+        return None
+    if any(sample.holds_up is None for task in before[0].tasks for sample in task.samples):
         return None
     return at_equal_tokens(after[0], before[0])
 

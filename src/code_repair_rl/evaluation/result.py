@@ -47,8 +47,7 @@ class SampleResult:
     turns: int = 1
     """Answers that an agent gave in this attempt."""
     holds_up: bool | None = None
-    """Whether, by all that may be seen, it works: it changes the code, and the visible tests pass. None in files written
-    before this was noted."""
+    """Whether it works by all that may be seen: it changes the code, and the visible tests pass. None in older files."""
 
 
 @dataclass(frozen=True, slots=True)
