@@ -47,7 +47,7 @@ class SampleResult:
     turns: int = 1
     """Answers that an agent gave in this attempt."""
     holds_up: bool | None = None
-    """Whether it works by all that may be seen: it changes the code, and the visible tests pass. None in older files."""
+    """Whether it works by all that may be seen: it changes the code, and visible tests pass. None in older files."""
 
 
 @dataclass(frozen=True, slots=True)
