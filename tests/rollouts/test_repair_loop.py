@@ -236,3 +236,40 @@ def test_long_feedback_keeps_its_beginning_and_its_end(most: int) -> None:
     assert len(found) == most
     if most == 40:
         assert (found[0], found[-1]) == ("b", "e")
+
+
+def test_a_repository_is_repaired_by_its_own_tests_and_judged_by_all(grader: Grader) -> None:
+    """The description names one failing test; another stays hidden, and one passes already."""
+    suite = (
+        "from shop import total\n\n\ndef test_two():\n    assert total([1, 2]) == 3\n\n\n"
+        "def test_hidden():\n    assert total([4, 5]) == 9\n\n\ndef test_none():\n    assert total([]) == 0\n"
+    )
+    head = "def total(numbers):\n"
+    task = Task(
+        task_id="shop",
+        kind=Kind.REPAIR,
+        files={"shop.py": head + "    return 0\n", "test_shop.py": suite},
+        description="These tests fail:\n- test_shop.py::test_two",
+        oracle={"shop.py": head + "    return sum(numbers)\n"},
+        tests=RepositoryTests(
+            fail_to_pass=("test_shop.py::test_two", "test_shop.py::test_hidden"),
+            pass_to_pass=("test_shop.py::test_none",),
+        ),
+        split=Split.TRAIN,
+        problem="shop",
+        origin=Origin(source="test"),
+        licence="MIT",
+    )
+
+    def replaced(new: str) -> str:
+        return "shop.py\n" + edit("0", new)
+
+    breaking, cheating = replaced("numbers[0] + 2"), "test_shop.py\n<<<<<<< SEARCH\nimport x\n=======\n>>>>>>> REPLACE"
+    answer, episode = attempted(grader, breaking, cheating, replaced("sum(numbers)"), task=task)
+    told = [message["content"] for message in episode.messages if message["role"] == "user"][1:]
+    assert "test_none" in told[0] or "IndexError" in told[0]
+    assert "not applied" in told[1]
+    assert (answer.verdict.passed, episode.ending, len(episode.turns)) == (True, Ending.FINISHED, 3)
+    narrow, _ = attempted(grader, replaced("3 if numbers else 0"), task=task)
+    assert narrow.verdict.outcome is Outcome.FAILED
+    assert len(narrow.verdict.tests) == 3
