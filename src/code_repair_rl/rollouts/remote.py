@@ -13,18 +13,15 @@ import math
 import os
 import random
 import threading
-import urllib.error
 import urllib.parse
-import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from dataclasses import dataclass
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 from code_repair_rl.errors import BadInput, MachineryFailed
 from code_repair_rl.rollouts.completion import Completion, FinishReason, Message, Sampling
+from code_repair_rl.rollouts.http_json import LONGEST_PAUSE_SECONDS, Later, Refused, exchange, is_loopback, opener_for
 
 UNKNOWN_TOKEN = -1
 """Stands for a token whose id the server does not tell, so that lengths are right all the same."""
@@ -34,25 +31,8 @@ UNKNOWN_LOGPROB = math.nan
 
 API_KEY_VARIABLE = "OPENAI_API_KEY"
 
-_RETRIED = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
-"""HTTP statuses after which the same request may succeed later (529: overloaded)."""
 _OPTIONAL = ("logprobs", "seed", "temperature")
 """Parameters that some servers do not know: left out from then on where a refusal names one of them."""
-_LONGEST_ANSWER_BYTES = 32 << 20
-_LONGEST_PAUSE_SECONDS = 60.0
-
-
-class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    def redirect_request(self, *_: Any) -> None:
-        return None
-
-
-@dataclass(frozen=True, slots=True)
-class _Refused(Exception):  # noqa: N818 - a value that is thrown
-    """The server said no for good."""
-
-    status: int
-    message: str
 
 
 class RemoteEngine:
@@ -102,10 +82,7 @@ class RemoteEngine:
         self._concurrency, self._attempts, self._timeout_seconds = concurrency, attempts, timeout_seconds
         self._stopping = threading.Event()
         self._pause = pause or self._stopping.wait
-        handlers: list[urllib.request.BaseHandler] = [_NoRedirects()]
-        if _is_loopback(urllib.parse.urlsplit(self.address).hostname or ""):
-            handlers.append(urllib.request.ProxyHandler({}))
-        self._opener = urllib.request.build_opener(*handlers)
+        self._opener = opener_for(self.address)
         self._lock = threading.Lock()
         self._left_out: set[str] = set()
         self._limit_name = "max_tokens"
@@ -170,15 +147,15 @@ class RemoteEngine:
             body = self._body(conversation, seed, sampling)
             try:
                 return self._send(body)
-            except _Refused as refusal:
+            except Refused as refusal:
                 if refusal.status == 400 and self._adapts(refusal.message, body):
                     continue
                 raise self._explained(refusal) from None
-            except _Later as later:
+            except Later as later:
                 problem = later.problem
                 attempt += 1
                 if attempt < self._attempts:
-                    doubling = min(_LONGEST_PAUSE_SECONDS, 2.0 ** (attempt - 1)) * (0.75 + pauses.random() / 2)
+                    doubling = min(LONGEST_PAUSE_SECONDS, 2.0 ** (attempt - 1)) * (0.75 + pauses.random() / 2)
                     self._pause(doubling if later.after_seconds is None else later.after_seconds)
         raise MachineryFailed(
             f"no answer after {self._attempts} attempts; the last: {problem}",
@@ -213,26 +190,13 @@ class RemoteEngine:
             return bool(named)
 
     def _send(self, body: Mapping[str, Any]) -> dict[str, Any]:
-        request = urllib.request.Request(
-            self.address, data=json.dumps(body).encode(), headers=self._headers, method="POST"
-        )
         with self._lock:
             self.requests += 1
+        answer = exchange(self._opener, self.address, body, self._headers, self._timeout_seconds)
         try:
-            with self._opener.open(request, timeout=self._timeout_seconds) as response:
-                raw = response.read(_LONGEST_ANSWER_BYTES)
-        except urllib.error.HTTPError as error:
-            message = _message(error.read(65536))
-            if error.code in _RETRIED:
-                raise _Later(f"{error.code} {message}", _retry_after(error.headers.get("Retry-After"))) from None
-            raise _Refused(error.code, message) from None
-        except (OSError, ValueError) as error:  # refused, reset, timed out, cut off
-            raise _Later(f"{type(error).__name__}: {getattr(error, 'reason', error)}") from None
-        try:
-            answer = json.loads(raw)
             answer["choices"][0]["message"]
-        except (ValueError, KeyError, IndexError, TypeError):
-            raise _Later(f"not a chat completion: {raw[:200]!r}") from None
+        except (KeyError, IndexError, TypeError):
+            raise Later(f"not a chat completion: {json.dumps(answer)[:200]}") from None
         return dict(answer)
 
     def _completion(self, answer: Mapping[str, Any]) -> Completion:
@@ -249,7 +213,7 @@ class RemoteEngine:
             finish_reason=FinishReason.LENGTH if choice.get("finish_reason") == "length" else FinishReason.STOP,
         )
 
-    def _explained(self, refusal: _Refused) -> BadInput:
+    def _explained(self, refusal: Refused) -> BadInput:
         mends = {
             401: "set the key in the environment variable that is named",
             403: "set a key that may use this model in the environment variable that is named",
@@ -263,15 +227,6 @@ class RemoteEngine:
             where=self.address,
             mend=mend,
         )
-
-
-class _Later(Exception):  # noqa: N818 - a value that is thrown
-    """A failure that may pass."""
-
-    def __init__(self, problem: str, after_seconds: float | None = None) -> None:
-        super().__init__(problem)
-        self.problem = problem
-        self.after_seconds = after_seconds
 
 
 class _Journal:
@@ -320,7 +275,7 @@ def _checked(endpoint: str, api_key: str | None) -> str:
             where=f"{parts.scheme}://…@{parts.hostname}",
             mend="take it out and set the key in an environment variable",
         )
-    if api_key and parts.scheme == "http" and not _is_loopback(parts.hostname):
+    if api_key and parts.scheme == "http" and not is_loopback(parts.hostname):
         raise BadInput(
             "the API key would travel unencrypted",
             where=endpoint,
@@ -332,13 +287,6 @@ def _checked(endpoint: str, api_key: str | None) -> str:
     return urllib.parse.urlunsplit((parts.scheme, parts.netloc, path, "", ""))
 
 
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
 def _request_seed(*parts: object) -> int:
     """A 31-bit seed: servers read it as a signed 32- or 64-bit number."""
     return int(_digest(list(parts))[:8], 16) >> 1
@@ -346,23 +294,3 @@ def _request_seed(*parts: object) -> int:
 
 def _digest(plain: Any) -> str:
     return hashlib.sha256(json.dumps(plain, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
-
-
-def _message(raw: bytes) -> str:
-    """What a server's error says, in whatever form."""
-    text = raw.decode(errors="replace").strip()
-    try:
-        found = json.loads(text)
-        error = found.get("error", found) if isinstance(found, dict) else found
-        text = str(error.get("message", error) if isinstance(error, dict) else error)
-    except ValueError:
-        pass
-    return text[:500] or "(no message)"
-
-
-def _retry_after(value: str | None) -> float | None:
-    """Seconds; dates, which the header may hold too, are passed over."""
-    try:
-        return min(_LONGEST_PAUSE_SECONDS, max(0.0, float(value))) if value else None
-    except ValueError:
-        return None
