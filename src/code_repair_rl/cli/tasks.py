@@ -318,8 +318,11 @@ def _prompt_lengths(tasks: Sequence[Task], model: str, hint: HintLevel) -> list[
     from code_repair_rl.tasks import messages
 
     tokenizer: Any = load_tokenizer(model)
-    prompts = [messages(task, hint) for task in tasks]
-    return [len(tokenizer.apply_chat_template(one, add_generation_prompt=True, return_dict=False)) for one in prompts]
+    prompts = [[dict(message) for message in messages(task, hint)] for task in tasks]
+    return [
+        len(tokenizer.apply_chat_template(one, add_generation_prompt=True, tokenize=True, return_dict=False))
+        for one in prompts
+    ]
 
 
 def _from_is_amiss(name: str, source: str | None) -> BadInput:

@@ -22,6 +22,12 @@ class Statistics:
     """Split to number of tasks and of problems."""
     kinds: Mapping[str, int]
     licences: Mapping[str, int]
+    sources: Mapping[str, int]
+    """Where tasks come from to their number."""
+    tests: Mapping[str, int]
+    """`function`, `repository` or `none` to number of tasks."""
+    labels: Mapping[str, int]
+    """Of classification: label to number of tasks."""
     operators: Mapping[str, Mapping[str, int]]
     """Mutation operator to split to number of tasks; most frequent first."""
     hints: Mapping[str, int]
@@ -50,6 +56,9 @@ def statistics_of(tasks: Sequence[Task]) -> Statistics:
         splits={split.value: _counted([task for task in tasks if task.split is split]) for split in Split},
         kinds=dict(Counter(task.kind.value for task in tasks)),
         licences=dict(Counter(task.licence for task in tasks)),
+        sources=dict(Counter(task.origin.source for task in tasks)),
+        tests=dict(Counter(task.tests.type if task.tests is not None else "none" for task in tasks)),
+        labels=dict(Counter(task.oracle for task in tasks if isinstance(task.oracle, str))),
         operators={name: dict(operators[name]) for name in ordered},
         hints={level.value: sum(has_hint(task, level) for task in tasks) for level in HintLevel if level != "none"},
         localised=_localised(tasks),
