@@ -35,7 +35,22 @@ def _options(
 
 def _commands() -> None:
     """Let every command module add its commands."""
-    from code_repair_rl.cli import compare, demo, doctor, edits, eval, fix, grade, model, plan, report, rollout, tasks, train
+    from code_repair_rl.cli import (
+        compare,
+        demo,
+        doctor,
+        edits,
+        eval,
+        fix,
+        grade,
+        model,
+        plan,
+        report,
+        rollout,
+        serve,
+        tasks,
+        train,
+    )
 
     demo.add_to(app)
     model.add_to(app)
@@ -46,6 +61,7 @@ def _commands() -> None:
     grade.add_to(app)
     train.add_to(app)
     rollout.add_to(app)
+    serve.add_to(app)
     eval.add_to(app)
     compare.add_to(app)
     report.add_to(app)
