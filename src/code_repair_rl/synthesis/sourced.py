@@ -49,6 +49,8 @@ class Made:
     """Checked already: nobody looks at them again."""
     unusable: Sequence[Unusable] = ()
     quarantined: Sequence[Quarantined] = ()
+    is_apart: bool = False
+    """Whether near-copies across splits were looked for already."""
 
 
 class SourcedMaker(Protocol):
@@ -158,6 +160,24 @@ def _labelled(name: str) -> SourcedMaker:
     return make
 
 
+def _vulnerability_repairs(name: str) -> SourcedMaker:
+    def make(source: str, options: SourceOptions) -> Made:
+        from code_repair_rl.synthesis.vulnerabilities import read_files
+        from code_repair_rl.synthesis.vulnerability_repairs import repair_tasks
+        from code_repair_rl.tasks.cwe import fetch_cwe_tree
+
+        step = "reading pairs of functions"
+        options.progress(step, 0, 1)
+        reading = read_files(name, Path(source).expanduser())
+        tasks, unusable, copies = repair_tasks(
+            reading, f"{name}-repairs", tree=fetch_cwe_tree(), language=options.language
+        )
+        options.progress(step, 1, 1)
+        return Made(tasks, unusable, copies, is_apart=True)
+
+    return make
+
+
 SOURCED: Mapping[str, SourcedSet] = {
     one.name: one
     for one in (
@@ -200,6 +220,18 @@ SOURCED: Mapping[str, SourcedSet] = {
             "vulnerable or not: C and C++ functions of real projects, paired or not",
             "PrimeVul's files (train, valid and test in their names give the splits), a file or a folder of them",
             _labelled("primevul"),
+        ),
+        SourcedSet(
+            "primevul-repairs",
+            "vulnerable functions of real projects, to be fixed: the pairs of PrimeVul",
+            "PrimeVul's files, a file or a folder of them",
+            _vulnerability_repairs("primevul"),
+        ),
+        SourcedSet(
+            "sven-repairs",
+            "vulnerable functions in 9 CWEs, to be fixed: the pairs of SVEN",
+            "SVEN's JSON Lines or Parquet, a file or a folder of them",
+            _vulnerability_repairs("sven"),
         ),
         SourcedSet(
             "labelled",
@@ -245,7 +277,7 @@ def build_from(name: str, source: str, options: SourceOptions, *, out: Path | No
 def _built(info: SourcedSet, source: str, options: SourceOptions, path: Path) -> BuildReport:
     begun = time.monotonic()
     made = info.make(source, options)
-    kept, alike = without_near_duplicates(made.tasks)
+    kept, alike = (list(made.tasks), []) if made.is_apart else without_near_duplicates(made.tasks)
     kept = kept[: options.limit]
     if not kept:
         all_reasons = {one.reason for one in made.unusable} | {one.reason for one in made.quarantined}

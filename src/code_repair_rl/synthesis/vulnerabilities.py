@@ -60,7 +60,7 @@ def classification_tasks(
     """
     chosen = [one for one in reading.functions if language is None or one.language == language]
     neutral = _neutral(chosen)
-    splits = _splits(chosen)
+    splits = splits_of(chosen)
     tasks, unusable = [], [Unusable(name, reason) for name, reason in reading.left_out.items()]
     texts: dict[str, bool] = {}
     for function in chosen:
@@ -72,7 +72,7 @@ def classification_tasks(
     for function in chosen:
         if function.function_id not in both and function.pair_id not in broken:
             clean = neutral[function.function_id]
-            tasks.append(_task(clean, set_name, reading.source, splits[_problem(function)], tree, labels_by))
+            tasks.append(_task(clean, set_name, reading.source, splits[problem_of(function)], tree, labels_by))
     apart, copies = without_copies(tasks)
     measured = leak(apart)
     stamp = _stamp(measured)
@@ -143,18 +143,18 @@ def _telling(lines: Iterable[int], code: str) -> tuple[int, ...]:
     return worded or tuple(lines)
 
 
-def _problem(function: LabelledFunction) -> str:
+def problem_of(function: LabelledFunction) -> str:
     """What is not independent: a project, or a commit where the source has split it already."""
     if function.split is not None and function.commit:
         return f"{function.project}/{function.commit[:12]}".strip("/")
     return function.project or function.commit or function.pair_id or function.function_id
 
 
-def _splits(functions: Sequence[LabelledFunction]) -> Mapping[str, Split]:
+def splits_of(functions: Sequence[LabelledFunction]) -> Mapping[str, Split]:
     """Problem to split: the source's own, else by hash. A problem in several goes to the one that is judged on."""
     found: dict[str, Split] = {}
     for function in functions:
-        problem = _problem(function)
+        problem = problem_of(function)
         split = function.split or split_of(problem)
         found[problem] = min(split, found.get(problem, split), key=_STAYS.index)
     return found
@@ -181,7 +181,7 @@ def _task(function: LabelledFunction, set_name: str, source: str, split: Split, 
         hints=Hints(exact_lines=tuple(Line(path=path, number=n, text=texts[n - 1]) for n in function.lines or ())),
         oracle=VULNERABLE if function.vulnerable else BENIGN,
         split=split,
-        problem=_problem(function),
+        problem=problem_of(function),
         origin=Origin(source=source, detail=detail),
         licence=function.licence,
     )
