@@ -70,6 +70,7 @@ class RepositoryWorker:
             "changed": [path for path in changed if path not in tests.test_files],
             "wanted": [*wanted, *canary.statuses],
             "modules": modules,
+            "pristine": [path for path in modules if path in before and tree[path] == before[path]],
             "source_roots": list(tests.source_roots),
             "confine": self._isolated,
             "shuffle": secrets.randbits(32) if shuffled else None,
