@@ -207,12 +207,3 @@ def test_several_comparisons_are_corrected_for_their_number() -> None:
     assert single.improved == single.comparison.improved
     with pytest.raises(BadInput, match="1 evaluations before and 2 after"):
         compare_each([base], [[others[0], others[1]]])
-
-
-@pytest.mark.slow
-def test_a_ten_point_gain_is_found_as_often_as_planned() -> None:
-    for gain in (0.05, 0.1):
-        found = coverage(repeats=2000, problems=30, mean=0.4, seed=6, gain=gain)
-        predicted = detection_power(found.truth, found.standard_error, found.df)
-        assert found.found == pytest.approx(predicted, abs=0.05)
-        assert 0.93 <= found.paired <= 0.97

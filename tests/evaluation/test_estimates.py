@@ -117,16 +117,9 @@ def test_nothing_observed_and_one_problem_only_say_so() -> None:
     assert (rate([0.5, 1.0], ["a", "a"]).low, rate([0.5, 1.0], ["a", "a"]).high) == (0.0, 1.0)
 
 
-@pytest.mark.parametrize("mean", [0.1, 0.4])
-def test_intervals_cover_the_truth_with_thirty_uneven_problems(mean: float) -> None:
-    found = coverage(repeats=400, problems=30, mean=mean, seed=0)
-    assert 0.92 <= found.rate <= 0.985  # 400 repeats leave two standard errors of 2 points
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize("size_matters", [False, True])
 @pytest.mark.parametrize("mean", [0.1, 0.4, 0.6])
 def test_intervals_cover_93_to_97_percent_in_2000_repeats(mean: float, size_matters: bool) -> None:
     found = coverage(repeats=2000, problems=30, mean=mean, seed=1, size_matters=size_matters)
-    assert 0.93 <= found.rate <= 0.975
-    assert 0.93 <= found.paired <= 0.975
+    assert 0.93 <= found.rate <= 0.97
+    assert 0.93 <= found.paired <= 0.97
