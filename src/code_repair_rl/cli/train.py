@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import typer
 from rich.console import Console
 
+from code_repair_rl.cli.processes import in_a_job, is_first, run_job
 from code_repair_rl.errors import BadInput
 
 if TYPE_CHECKING:
@@ -92,13 +93,18 @@ def _train(stage: str, given: Sequence[str]) -> None:
     arguments = sorted_arguments(given)
     combinations = expand(arguments.overrides) if arguments.multirun else [list(arguments.overrides)]
     recipes = [compose(arguments.recipe, overrides) for overrides in combinations]
-    console = Console(stderr=True, highlight=False)
+    console = Console(stderr=True, highlight=False, quiet=not is_first())
     for number, recipe in enumerate(recipes):
         folder = arguments.run or Path("runs") / f"{recipe.name}-{stage}"
         if arguments.multirun:
             folder = folder / str(number)
             console.print(f"[bold]{number + 1} of {len(recipes)}:[/bold] {' '.join(combinations[number])}")
-        _refuse_to_overwrite(folder, arguments.resume)
+        if recipe.launch.processes > 1 and not in_a_job():
+            _refuse_to_overwrite(folder, arguments.resume)
+            run_job(stage, arguments.recipe, combinations[number], folder, recipe.launch.processes)
+            continue
+        if not in_a_job():  # of a job, the launching process has looked, or the first one has made the folder by now
+            _refuse_to_overwrite(folder, arguments.resume)
         model = _run_stage(stage, recipe, folder, console)
         console.print(f"the model is in [bold]{model}[/bold]; `crrl report {folder}` shows how it came about")
 
@@ -106,7 +112,14 @@ def _train(stage: str, given: Sequence[str]) -> None:
 def _run_stage(stage: str, recipe: Recipe, folder: Path, console: Console) -> Path:
     from code_repair_rl.pipelines.stages import run_grpo, run_sft
     from code_repair_rl.reporting import listeners
+    from code_repair_rl.runs import CompositeListener
 
+    if not is_first():
+        return (
+            run_sft(recipe, folder, CompositeListener())
+            if stage == "sft"
+            else run_grpo(recipe, folder, CompositeListener())
+        )
     with listeners(recipe.tracking, console=console, title=f"{recipe.name}: {stage}") as listener:
         return run_sft(recipe, folder, listener) if stage == "sft" else run_grpo(recipe, folder, listener)
 

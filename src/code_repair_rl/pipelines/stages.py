@@ -6,6 +6,7 @@ A stage that is finished is not done again, and one that was cut short goes on w
 from __future__ import annotations
 
 import math
+import os
 import statistics
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -22,7 +23,7 @@ from code_repair_rl.rollouts.agent import Agent
 from code_repair_rl.rollouts.ask import ask, derived_seed, fitting
 from code_repair_rl.runs import CompositeListener, RunDir, RunListener, RunRecorder
 from code_repair_rl.tasks import Split, Task
-from code_repair_rl.tasks.classification import load_as_asked
+from code_repair_rl.tasks.classification import is_classification, load_as_asked
 from code_repair_rl.tasks.difficulty import PassRate, easiest_first, hardest_first, pass_rates, within
 from code_repair_rl.tasks.draw import draw
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
     from code_repair_rl.evaluation import EvalResult, Progress
     from code_repair_rl.rollouts.local import LocalEngine
+    from code_repair_rl.rollouts.vllm import VllmEngine
     from code_repair_rl.training.sft import Example
 
 FINISHED = "finished"
@@ -42,17 +44,20 @@ class Loaded:
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
-    engine: LocalEngine
+    engine: LocalEngine | VllmEngine
 
 
 def load(recipe: Recipe) -> Loaded:
     """The recipe's model, its tokenizer, and an engine that samples from these very weights."""
     from code_repair_rl.models import load_model, load_tokenizer, settle_process
     from code_repair_rl.rollouts.local import LocalEngine
+    from code_repair_rl.rollouts.vllm import VllmEngine
 
     settle_process(recipe.threads)
     tokenizer = load_tokenizer(recipe.model.name)
     model = load_model(recipe.model.name, trainable=True)
+    if recipe.launch.vllm is not None:
+        return Loaded(model, tokenizer, VllmEngine(recipe.launch.vllm, tokenizer))
     copy_dtype = None if recipe.model.autocast == "none" else recipe.model.autocast
     return Loaded(model, tokenizer, LocalEngine(model, tokenizer, copy_dtype=copy_dtype))
 
@@ -149,7 +154,7 @@ def run_sft(recipe: Recipe, folder: Path, listener: RunListener, *, validated_ti
     Returns:
         The folder of the resulting model.
     """
-    run = RunDir.create(folder, recipe.model_dump(mode="json"), resume=True)
+    run = _begun(recipe, folder)
     if is_finished(run):
         return run.path / "model"
     from code_repair_rl.training.sft import train_sft
@@ -170,7 +175,22 @@ def run_sft(recipe: Recipe, folder: Path, listener: RunListener, *, validated_ti
                 listener=listener,
                 validate=validator,
                 validate_every=math.ceil(recipe.sft.steps / max(validated_times, 1)),
+                launch=recipe.launch,
             )
+
+
+def _begun(recipe: Recipe, folder: Path) -> RunDir:
+    """The stage's run; of several processes the first one makes it."""
+
+    def make() -> RunDir:
+        return RunDir.create(folder, recipe.model_dump(mode="json"), resume=True)
+
+    if recipe.launch.kind == "single":
+        return make()
+    from code_repair_rl.training import launch, together
+
+    launch.join(recipe.launch)
+    return together.on_first(make)
 
 
 def _sft_examples(recipe: Recipe, loaded: Loaded, listener: RunListener) -> list[Example]:
@@ -192,7 +212,7 @@ def run_grpo(recipe: Recipe, folder: Path, listener: RunListener) -> Path:
     Returns:
         The folder of the resulting model: the best one by validation.
     """
-    run = RunDir.create(folder, recipe.model_dump(mode="json"), resume=True)
+    run = _begun(recipe, folder)
     if is_finished(run):
         return run.path / "model"
     from code_repair_rl.training.collect import Collector
@@ -229,6 +249,7 @@ def run_grpo(recipe: Recipe, folder: Path, listener: RunListener) -> Path:
             run=run,
             listener=listener,
             validate=Validator(recipe, loaded.engine, grader, listener) if settings.validation_tasks else None,
+            launch=recipe.launch,
         )
 
 
@@ -280,15 +301,17 @@ def run_evaluation(
         on_batch: told of the progress.
     """
     from code_repair_rl.evaluation import EvalResult, evaluate
+    from code_repair_rl.evaluation.classification import keep_classification
 
     if name in run.eval_names():
         return EvalResult.read(run.eval_path(name))
     section = recipe.evaluation
+    tasks = evaluation_tasks(recipe)
     loaded = load(recipe)
     with grader_of(recipe) as grader:
         result = evaluate(
             loaded.engine,
-            evaluation_tasks(recipe),
+            tasks,
             grader,
             name=name,
             model=recipe.model.name,
@@ -301,6 +324,8 @@ def run_evaluation(
             on_batch=on_batch,
             agent=agent_of(recipe.agent),
         )
+    if is_classification(tasks):
+        keep_classification(run, result, tasks)
     run.write_eval(name, result.to_json())
     listener.on_start(run, 0)
     listener.on_eval(name, result.to_json())
@@ -348,7 +373,10 @@ class Validator:
 
 @contextmanager
 def _recorded(run: RunDir, listener: RunListener, steps: int) -> Iterator[RunListener]:
-    """Hold the run, record it, and tell how it ended."""
+    """Hold the run, record it, and tell how it ended; of several processes the first one does."""
+    if os.environ.get("RANK", "0") != "0":
+        yield CompositeListener()
+        return
     everyone = CompositeListener(RunRecorder(), listener)
     with run.exclusively():
         everyone.on_start(run, steps)

@@ -7,6 +7,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from safetensors.torch import save_file
+from torch import Tensor
 from transformers import Trainer
 
 from code_repair_rl.home import require_free_space
@@ -40,6 +42,10 @@ class AtomicCheckpoints(Trainer):  # type: ignore[misc]
         """Further files of a checkpoint, name to text."""
         return {}
 
+    def extra_tensors(self) -> dict[str, dict[str, Tensor]]:
+        """Further tensors of a checkpoint, by file name."""
+        return {}
+
     def _get_output_dir(self, trial: Any) -> str:
         return str(self._writing_to or super()._get_output_dir(trial))
 
@@ -65,5 +71,7 @@ class AtomicCheckpoints(Trainer):  # type: ignore[misc]
         folder = self._writing_to / f"checkpoint-{step}"
         for name, text in {**state_of(self.launch), **self.extra_state()}.items():
             (folder / name).write_text(text)
+        for name, tensors in self.extra_tensors().items():
+            save_file(tensors, folder / name)
         self.run.adopt_checkpoint(step, folder)
         self.run.prune_checkpoints(KEPT_CHECKPOINTS)

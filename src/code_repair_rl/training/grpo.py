@@ -15,12 +15,12 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 from datasets import Dataset
+from safetensors.torch import load_file
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from trl import GRPOConfig, GRPOTrainer
 
@@ -31,10 +31,19 @@ from code_repair_rl.training.callbacks import TellListener, TimeBudget, TrimHeap
 from code_repair_rl.training.checkpointing import AtomicCheckpoints
 from code_repair_rl.training.collect import Collector, rollout_metrics
 from code_repair_rl.training.launch import add_checks, require_resumable, save_whole
+from code_repair_rl.training.reference import Reference, reference_of
 from code_repair_rl.training.settings import lora_config, silence, trainer_arguments
 from code_repair_rl.training.sft import model_path
 from code_repair_rl.training.shared_prefix import completion_logprobs
-from code_repair_rl.training.together import Agree, measured_once, on_first, processes, share_of, whole_weights
+from code_repair_rl.training.together import (
+    Agree,
+    measured_once,
+    on_first,
+    processes,
+    sendable,
+    share_of,
+    whole_weights,
+)
 
 _METRICS = {
     "loss": "train/loss",
@@ -51,6 +60,7 @@ _MEAN_OVER_ROWS = ("grpo", "dr_grpo")
 """Losses that TRL averages over the rows of a micro-batch; the others already count tokens over the whole step."""
 
 _STREAM_FILE = "task_stream.json"
+_REFERENCE_FILE = "reference.safetensors"
 
 
 class RepairGRPOTrainer(AtomicCheckpoints, GRPOTrainer):  # type: ignore[misc]
@@ -60,8 +70,19 @@ class RepairGRPOTrainer(AtomicCheckpoints, GRPOTrainer):  # type: ignore[misc]
     _sampled: torch.Tensor | None = None
     """(B, T) of the micro-batch at hand: 1 where the model drew the token. TRL passes ids and attention mask only."""
 
-    def __init__(self, *, collector: Collector, micro_batch_tokens: int, **arguments: Any) -> None:
-        super().__init__(reward_funcs=_rewarded_by_the_collector, **arguments)
+    def __init__(
+        self,
+        *,
+        collector: Collector,
+        micro_batch_tokens: int,
+        args: GRPOConfig,
+        reference_rate: float | None = None,
+        **arguments: Any,
+    ) -> None:
+        beta, args.beta = args.beta, 0.0  # TRL would load a second model for its reference
+        super().__init__(reward_funcs=_rewarded_by_the_collector, args=args, **arguments)
+        self.beta = args.beta = beta
+        self.reference: Reference | None = reference_of(self.model, moving_rate=reference_rate) if beta else None
         self.collector = collector
         self.micro_batch_tokens = micro_batch_tokens
         self.run, self.listener = collector.run, collector.listener
@@ -69,6 +90,11 @@ class RepairGRPOTrainer(AtomicCheckpoints, GRPOTrainer):  # type: ignore[misc]
     def extra_state(self) -> dict[str, str]:
         """The position in the task stream."""
         return {_STREAM_FILE: self.collector.stream.state()}
+
+    def extra_tensors(self) -> dict[str, dict[str, torch.Tensor]]:
+        """A moving reference policy."""
+        state = self.reference.state() if self.reference else {}
+        return {_REFERENCE_FILE: state} if state else {}
 
     def _prepare_inputs(self, generation_batch: Any) -> dict[str, Any]:
         """The next micro-batch; at the first of a step, its rollouts are collected. TRL's own rows are ignored."""
@@ -78,7 +104,7 @@ class RepairGRPOTrainer(AtomicCheckpoints, GRPOTrainer):  # type: ignore[misc]
             step = self.state.global_step + 1
             self.model.eval()
             with whole_weights(self):
-                groups = on_first(lambda: self.collector.collect(step))
+                groups = on_first(lambda: sendable(self.collector.collect(step)))
             self.model.train()
             self.listener.on_phase(step, "train")
             self.listener.on_metrics(step, rollout_metrics(groups))
@@ -86,6 +112,8 @@ class RepairGRPOTrainer(AtomicCheckpoints, GRPOTrainer):  # type: ignore[misc]
                 groups, per_step * processes(), most_tokens=self.micro_batch_tokens, keep_silent=self.beta != 0.0
             )
             self._buffered_inputs = [self._inputs(batch, batches) for batch in share_of(batches, per_step)]
+            if self.reference is not None:
+                self.reference.follow()
         inputs: dict[str, Any] = self._buffered_inputs[place]
         return inputs
 
@@ -100,19 +128,20 @@ class RepairGRPOTrainer(AtomicCheckpoints, GRPOTrainer):  # type: ignore[misc]
             sum(row.sampled_tokens for sibling in siblings for row in sibling.rows), device=self.accelerator.device
         )
         inputs["loss_scale"] = batch.loss_scale
-        if self.beta != 0.0:
-            inputs["ref_per_token_logps"] = self._reference_logprobs(inputs)
+        if self.reference is not None:
+            inputs["ref_per_token_logps"] = self._reference_logprobs(inputs, self.reference)
         return inputs
 
     @torch.no_grad()
-    def _reference_logprobs(self, inputs: dict[str, Any]) -> torch.Tensor:
-        """(B, T) log-probabilities under the reference policy: the model before training, or the adapter disabled."""
+    def _reference_logprobs(self, inputs: dict[str, Any], reference: Reference) -> torch.Tensor:
+        """(B, T) log-probabilities under the reference policy."""
         self._sampled = inputs["tool_mask"]
         ids = torch.cat([inputs["prompt_ids"], inputs["completion_ids"]], dim=1)
         mask = torch.cat([inputs["prompt_mask"], inputs["completion_mask"]], dim=1)
-        model = self.ref_model or self.accelerator.unwrap_model(self.model)
-        with nullcontext() if self.ref_model is not None else model.disable_adapter():
-            logprobs, _, _ = self._get_per_token_logps_and_entropies(model, ids, mask, inputs["completion_ids"].size(1))
+        with reference.in_place():
+            logprobs, _, _ = self._get_per_token_logps_and_entropies(
+                self.model, ids, mask, inputs["completion_ids"].size(1)
+            )
         return logprobs
 
     def _get_per_token_logps_and_entropies(
@@ -217,6 +246,7 @@ def train_grpo(
     trainer = RepairGRPOTrainer(
         collector=collector,
         micro_batch_tokens=settings.micro_batch_tokens,
+        reference_rate=settings.kl_reference_rate if settings.kl_reference == "moving" else None,
         model=model,
         args=config,
         # One row per group of a step: TRL only counts them.
@@ -236,6 +266,8 @@ def train_grpo(
     if checkpoint is not None:
         require_resumable(launch, checkpoint.path)
         collector.stream.restore((checkpoint.path / _STREAM_FILE).read_text())
+        if trainer.reference is not None and (checkpoint.path / _REFERENCE_FILE).is_file():
+            trainer.reference.restore(load_file(checkpoint.path / _REFERENCE_FILE))
     trainer.train(resume_from_checkpoint=str(checkpoint.path) if checkpoint else None)
     return model_path(run) if validate is not None else keep()
 

@@ -25,6 +25,7 @@ from code_repair_rl.tasks.prompts import messages, oracle_answer
 from code_repair_rl.training.callbacks import TellListener, TimeBudget, TrimHeap, Validate
 from code_repair_rl.training.checkpointing import AtomicCheckpoints
 from code_repair_rl.training.launch import add_checks, portion, require_resumable, save_whole
+from code_repair_rl.training.reference import Reference, reference_of
 from code_repair_rl.training.settings import lora_config, silence, trainer_arguments
 from code_repair_rl.training.shared_prefix import completion_logprobs
 from code_repair_rl.training.together import Agree, measured_once
@@ -37,6 +38,7 @@ _METRICS = {
     "learning_rate": "train/learning_rate",
     "grad_norm": "train/grad_norm",
     "entropy": "train/entropy",
+    "kl": "train/kl",
 }
 
 
@@ -63,6 +65,9 @@ class RepairSFTTrainer(AtomicCheckpoints, SFTTrainer):  # type: ignore[misc]
 
     micro_batch_tokens: int | None = None
     """At most so many tokens in a forward, at least one example; None: a batch is one forward."""
+    kl_beta: float = 0.0
+    reference: Reference | None = None
+    """What the policy is held against (KL-regularised SFT)."""
 
     def training_step(
         self, model: Any, inputs: dict[str, torch.Tensor], num_items_in_batch: Any = None
@@ -88,7 +93,8 @@ class RepairSFTTrainer(AtomicCheckpoints, SFTTrainer):  # type: ignore[misc]
     ) -> torch.Tensor:
         """The negative log-likelihood of the labelled tokens, over their number in the whole step's batch.
 
-        The same value as TRL's (a test compares them), from packed rows: no padding is computed, and the language-model
+        With a reference, `kl_beta` times the divergence from it where these tokens are predicted is added. Without, it
+        is TRL's value (a test compares them), from packed rows: no padding is computed, and the language-model
         head sees answers only. Each row is a prompt followed by its answer, whose tokens without a label are context.
         """
         rows = map(_split, inputs["input_ids"].tolist(), inputs["labels"].tolist())
@@ -99,11 +105,16 @@ class RepairSFTTrainer(AtomicCheckpoints, SFTTrainer):  # type: ignore[misc]
                 prompts,
                 [[answer] for answer in answers],
                 wanted=[[marks] for marks in learnt],
+                reference=self.reference.in_place if self.reference else None,
                 with_entropy=True,
             )
         assert found.entropy is not None
         self._metrics["train"]["entropy"].append(float(found.entropy.sum() / found.mask.sum()))
-        loss: torch.Tensor = -found.logprobs.sum() / self._labelled(found.mask.sum(), num_items_in_batch)
+        total = -found.logprobs.sum()
+        if found.kl is not None:
+            self._metrics["train"]["kl"].append(float(found.kl.detach().sum() / found.mask.sum()))
+            total = total + self.kl_beta * found.kl.sum()
+        loss: torch.Tensor = total / self._labelled(found.mask.sum(), num_items_in_batch)
         return loss
 
     def _labelled(self, here: torch.Tensor, known: Any) -> Any:
@@ -241,6 +252,8 @@ def train_sft(
     silence(trainer)
     trainer.run, trainer.listener = run, listener
     trainer.micro_batch_tokens = settings.micro_batch_tokens
+    if settings.kl_beta:
+        trainer.kl_beta, trainer.reference = settings.kl_beta, reference_of(trainer.model)
     checkpoint = run.latest_good_checkpoint()
     if checkpoint is not None:
         require_resumable(launch, checkpoint.path)

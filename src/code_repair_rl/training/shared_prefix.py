@@ -17,6 +17,7 @@ from __future__ import annotations
 import logging
 import weakref
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import torch
@@ -31,7 +32,7 @@ from code_repair_rl.models.packed import (
     unwrapped,
     why_not_packable,
 )
-from code_repair_rl.training.token_logprobs import TokenLogprobHead
+from code_repair_rl.training.token_logprobs import Against, TokenLogprobHead
 
 _log = logging.getLogger(__name__)
 
@@ -49,7 +50,13 @@ class CompletionLogprobs:
     """`(B, T)` bool: where there is a token whose log-probability is wanted."""
     entropy: Tensor | None
     """`(B, T)` float32 in nats, without gradients, of the distribution each token was drawn from; None unless asked."""
+    kl: Tensor | None = None
+    """`(B, T)` float32 in nats, with gradients: the divergence of the policy from the reference where each wanted token
+    is drawn, exact over the whole vocabulary; None without a reference."""
 
+
+HeadFunction = Callable[[Callable[[Tensor], Tensor], Tensor], Tensor]
+"""What stands in for the language-model head: its own forward and `(1, M, hidden)` to `(1, M, columns)`."""
 
 Wanted = Sequence[Sequence[Sequence[bool]]]
 """For each prompt, for each of its completions, for each token: whether its log-probability is wanted."""
@@ -61,6 +68,7 @@ def completion_logprobs(
     groups: Sequence[Sequence[Sequence[int]]],
     *,
     wanted: Wanted | None = None,
+    reference: Callable[[], AbstractContextManager[object]] | None = None,
     temperature: float = 1.0,
     with_entropy: bool = False,
     width: int | None = None,
@@ -73,6 +81,8 @@ def completion_logprobs(
         groups: for each prompt the token ids of its completions, unpadded (padding would be computed like text).
         wanted: the other tokens (what the environment said between two turns) are context only: no logits are computed
             for them, and nothing is learnt about them. None: all are wanted.
+        reference: a context in which the model computes as the reference policy does; asks for `kl`. One more forward
+            pass without gradients.
         temperature: logits are divided by it.
         with_entropy: also compute the entropies.
         width: pad the result to so many columns (at least the longest completion).
@@ -81,14 +91,24 @@ def completion_logprobs(
     if reason is not None:
         _say_once(model, reason)
         return plain_logprobs(
-            model, prompts, groups, wanted=wanted, temperature=temperature, with_entropy=with_entropy, width=width
+            model,
+            prompts,
+            groups,
+            wanted=wanted,
+            reference=reference,
+            temperature=temperature,
+            with_entropy=with_entropy,
+            width=width,
         )
     marks = _marks(groups, wanted)
     packed = _Packed(prompts, groups, marks, _device(model))
-    head = TokenLogprobHead(packed.targets, temperature, with_entropy, vocabulary=_vocabulary(model))
-    with packed_attention(model), replaced_head(model, head):
-        found = packed_forward(model, packed.layout(), packed.token_ids, packed.position_ids, keep=packed.keep)
-    return _unpacked(found, marks, width)
+
+    def run(head: HeadFunction) -> Tensor:
+        with packed_attention(model), replaced_head(model, head):
+            return packed_forward(model, packed.layout(), packed.token_ids, packed.position_ids, keep=packed.keep)
+
+    found = _values(model, run, packed.targets, temperature, with_entropy, reference)
+    return _unpacked(found, marks, width, with_entropy=with_entropy)
 
 
 def plain_logprobs(
@@ -97,6 +117,7 @@ def plain_logprobs(
     groups: Sequence[Sequence[Sequence[int]]],
     *,
     wanted: Wanted | None = None,
+    reference: Callable[[], AbstractContextManager[object]] | None = None,
     temperature: float = 1.0,
     with_entropy: bool = False,
     width: int | None = None,
@@ -123,20 +144,41 @@ def plain_logprobs(
         targets += [answer[place] for place in chosen_places]
     where = torch.tensor(places, device=device, dtype=torch.long).view(-1, 2)
     chosen = torch.tensor(targets, device=device, dtype=torch.long)
-    head = TokenLogprobHead(chosen, temperature, with_entropy, vocabulary=_vocabulary(model))
-
-    def at_completions(own: Callable[[Tensor], Tensor], hidden: Tensor) -> Tensor:
-        return head(own, hidden[where[:, 0], where[:, 1]].unsqueeze(0))
-
     seen = seen.to(device)
-    with replaced_head(model, at_completions):
-        output = model(
-            input_ids=ids.to(device),
-            attention_mask=seen,
-            position_ids=(seen.cumsum(1) - 1).clamp(min=0),
-            use_cache=False,
-        )
-    return _unpacked(output.logits.squeeze(0), marks, width)
+
+    def run(head: HeadFunction) -> Tensor:
+        def at_completions(own: Callable[[Tensor], Tensor], hidden: Tensor) -> Tensor:
+            return head(own, hidden[where[:, 0], where[:, 1]].unsqueeze(0))
+
+        with replaced_head(model, at_completions):
+            output = model(
+                input_ids=ids.to(device),
+                attention_mask=seen,
+                position_ids=(seen.cumsum(1) - 1).clamp(min=0),
+                use_cache=False,
+            )
+        logits: Tensor = output.logits
+        return logits.squeeze(0)
+
+    found = _values(model, run, chosen, temperature, with_entropy, reference)
+    return _unpacked(found, marks, width, with_entropy=with_entropy)
+
+
+def _values(
+    model: nn.Module,
+    run: Callable[[HeadFunction], Tensor],
+    targets: Tensor,
+    temperature: float,
+    with_entropy: bool,
+    reference: Callable[[], AbstractContextManager[object]] | None,
+) -> Tensor:
+    """`(M, columns)` of `TokenLogprobHead`; `run` makes a forward pass with a head at the M wanted places."""
+    against = None
+    if reference is not None:
+        with torch.no_grad(), reference():
+            against = Against(run(lambda own, hidden: hidden), reference)
+    vocabulary = _vocabulary(model)
+    return run(TokenLogprobHead(targets, temperature, with_entropy, vocabulary=vocabulary, against=against))
 
 
 class _SharedPrefixLayout:
@@ -268,16 +310,20 @@ def _marks(groups: Sequence[Sequence[Sequence[int]]], wanted: Wanted | None) -> 
     return marks
 
 
-def _unpacked(found: Tensor, marks: Sequence[Sequence[bool]], width: int | None) -> CompletionLogprobs:
-    """`(M, 1 or 2)` values, completion after completion, to rows."""
+def _unpacked(
+    found: Tensor, marks: Sequence[Sequence[bool]], width: int | None, *, with_entropy: bool
+) -> CompletionLogprobs:
+    """`(M, columns)` values, completion after completion, to rows."""
     longest = max(map(len, marks)) if width is None else width
     mask = torch.tensor([[*one, *[False] * (longest - len(one))] for one in marks], dtype=torch.bool).to(found.device)
-    # masked_scatter keeps gradients and fills row by row, which is the order of the values.
-    logprobs = torch.zeros(mask.shape, device=found.device).masked_scatter(mask, found[:, 0].float())
-    entropy = None
-    if found.shape[1] > 1:
-        entropy = torch.zeros(mask.shape, device=found.device).masked_scatter(mask, found[:, 1].detach().float())
-    return CompletionLogprobs(logprobs, mask, entropy)
+
+    def rows(column: Tensor) -> Tensor:
+        # masked_scatter keeps gradients and fills row by row, which is the order of the values.
+        return torch.zeros(mask.shape, device=found.device).masked_scatter(mask, column.float())
+
+    entropy = rows(found[:, 1].detach()) if with_entropy else None
+    kl = rows(found[:, -1]) if found.shape[1] > 1 + with_entropy else None
+    return CompletionLogprobs(rows(found[:, 0]), mask, entropy, kl)
 
 
 _spoken: weakref.WeakSet[nn.Module] = weakref.WeakSet()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
@@ -10,6 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch.distributed as dist
 from transformers import TrainerCallback
 
+from code_repair_rl.errors import MachineryFailed
+from code_repair_rl.runs import RolloutRow
 from code_repair_rl.training.batches import MicroBatch
 
 if TYPE_CHECKING:
@@ -58,12 +61,34 @@ def on_first(work: Callable[[], _T]) -> _T:
             outcome[0] = _Outcome(value=work())
         except BaseException as error:
             outcome[0] = _Outcome(error=error)
+        try:
+            pickle.dumps(outcome)
+        except Exception as error:  # whatever the object's own methods raise
+            outcome[0] = _Outcome(error=MachineryFailed(f"the first process's result cannot be sent ({error})"))
     dist.broadcast_object_list(outcome, src=0)
     found = outcome[0]
     assert found is not None
     if found.error is not None:
         raise found.error
     return found.value  # type: ignore[no-any-return]
+
+
+def sendable(groups: list[list[RolloutRow]]) -> list[list[RolloutRow]]:
+    """The rows with plain dictionaries, which other processes can be sent; views and lazy trees cannot."""
+    if processes() == 1:
+        return groups
+    return [
+        [
+            replace(
+                row,
+                reward_terms=dict(row.reward_terms),
+                files_before=dict(row.files_before),
+                files_after=dict(row.files_after),
+            )
+            for row in group
+        ]
+        for group in groups
+    ]
 
 
 def share_of(batches: Sequence[MicroBatch], per_process: int) -> list[MicroBatch]:

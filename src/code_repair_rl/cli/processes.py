@@ -1,0 +1,62 @@
+"""Starting the processes of a training job on this machine, and saying what became of them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+
+from code_repair_rl.errors import MachineryFailed
+
+
+def in_a_job() -> bool:
+    """Whether a launcher (torchrun, or sbatch with srun) started this process as one of several."""
+    return "RANK" in os.environ and "WORLD_SIZE" in os.environ
+
+
+def is_first() -> bool:
+    """Whether this is the process that talks: the only one, or number 0 of a job."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def run_job(stage: str, recipe: str, overrides: Sequence[str], folder: Path, processes: int) -> None:
+    """Train with several processes of this machine, and wait for them.
+
+    A termination signal is passed on to them. Where one dies, torchrun ends the others.
+
+    Raises:
+        MachineryFailed: the job did not end well; what its processes said is above.
+    """
+    command = [
+        sys.executable,
+        *("-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"),
+        *("-m", "code_repair_rl", stage, f"recipe={recipe}", f"run={folder}", "resume=true"),
+        *overrides,
+    ]
+    # One thread a process unless the user says otherwise: several share this machine's cores.
+    environment = {"OMP_NUM_THREADS": "1", **os.environ}
+    job = subprocess.Popen(command, env=environment)
+
+    def passed_on(number: int, _: FrameType | None) -> None:
+        job.send_signal(number)
+
+    before = {number: signal.signal(number, passed_on) for number in (signal.SIGTERM, signal.SIGUSR1)}
+    try:
+        status = job.wait()
+    except KeyboardInterrupt:
+        job.wait()
+        raise
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if status != 0:
+        raise MachineryFailed(
+            f"a process of the training job ended badly (the launcher's exit status is {status}), and the others were "
+            "ended with it",
+            where=str(folder),
+            mend="read the first error above; resume=true goes on from the last checkpoint",
+        )
