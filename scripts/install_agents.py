@@ -1,6 +1,6 @@
 """Install mini-swe-agent and nano-agent into an environment of their own. Fast when it is there.
 
-Their dependencies pin versions that differ from ours. It lies below the cache folder; `CRRL_AGENTS` names another place.
+Their dependencies pin versions that differ from ours. The place is below the cache folder, or what `CRRL_AGENTS` names.
 """
 
 import hashlib
