@@ -174,7 +174,7 @@ class Interrupted(ScoredScript):
 def test_what_the_environment_said_carries_no_loss(
     tasks: list[Task], tmp_path: Path, grader: Grader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The step, written down anew with the loss over drawn tokens only."""
+    """The step, written down anew with the loss over drawn tokens only; the policy is still its reference."""
     from code_repair_rl.training.grpo import RepairGRPOTrainer
 
     monkeypatch.setattr(
@@ -182,7 +182,7 @@ def test_what_the_environment_said_carries_no_loss(
         "create_optimizer",
         lambda self, *_: setattr(self, "optimizer", SGD(self.model.parameters(), 1.0)),
     )
-    settings = SETTINGS.model_copy(update={"steps": 1, "max_grad_norm": 1e9, "micro_batch_tokens": 500})
+    settings = SETTINGS.model_copy(update={"steps": 1, "max_grad_norm": 1e9, "micro_batch_tokens": 500, "kl_beta": 0.3})
     trained = Trained(tasks, tmp_path / "run", grader, settings, engine=Interrupted)
     rows = trained.run.rollouts(1)
     assert all(0 < row.sampled_tokens < len(row.token_ids) for row in rows)
@@ -287,6 +287,23 @@ def test_kl_keeps_every_answer_and_pulls_towards_the_reference(
     divergences = [row.values["train/kl"] for row in trained.run.metrics()]
     assert divergences[0] == pytest.approx(0.0, abs=1e-6)
     assert divergences[-1] > 0
+
+
+@pytest.mark.parametrize("rate", [1.0, 0.5])
+def test_a_moving_reference_survives_a_cut(
+    tasks: list[Task], tmp_path: Path, grader: Grader, rate: float
+) -> None:
+    moving = {"kl_beta": 0.5, "kl_reference": "moving", "kl_reference_rate": rate}
+    settings = SETTINGS.model_copy(update=moving)
+    whole = Trained(tasks, tmp_path / "whole", grader, settings)
+    divergences = [row.values["train/kl"] for row in whole.run.metrics()]
+    assert divergences[0] == pytest.approx(0.0, abs=1e-6)
+    assert min(divergences[1:]) > 0
+    with pytest.raises(KeyboardInterrupt):
+        Trained(tasks, tmp_path / "cut", grader, settings, watching=KilledAt(4, "train"))
+    again = Trained(tasks, tmp_path / "cut", grader, settings)
+    assert all(torch.equal(one, again.weights()[name]) for name, one in whole.weights().items())
+    assert [row.values["train/kl"] for row in again.run.metrics()] == divergences
 
 
 def test_without_verdicts_there_is_no_loss(tasks: list[Task], tmp_path: Path, grader: Grader) -> None:

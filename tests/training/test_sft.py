@@ -107,3 +107,20 @@ def test_every_epoch_sees_every_example_once(lengths: list[int], count: int, bat
     for start in range(0, count - len(found) + 1, len(found)):
         epoch = ordered[start : start + len(found)]
         assert sorted(one.prompt_ids for one in epoch) == sorted(one.prompt_ids for one in found)
+
+
+def test_the_divergence_term_holds_the_model_near_its_start(tasks: list[Task], tmp_path: Path) -> None:
+    free = trained(tasks, tmp_path / "free", SETTINGS.model_copy(update={"steps": 8, "kl_beta": 1e-9}))
+    held = trained(tasks, tmp_path / "held", SETTINGS.model_copy(update={"steps": 8, "kl_beta": 5.0}))
+    divergences = {run: [row.values["train/kl"] for row in run.metrics()] for run in (free, held)}
+    assert divergences[held][0] == pytest.approx(0.0, abs=1e-6)
+    assert 0 < divergences[held][-1] < 0.5 * divergences[free][-1]
+    assert held.metrics()[-1].values["train/loss"] > free.metrics()[-1].values["train/loss"]
+
+
+def test_with_adapters_the_reference_is_their_base(tasks: list[Task], tmp_path: Path) -> None:
+    lora = MODEL.model_copy(update={"lora": LoraSection(rank=2)})
+    run = trained(tasks, tmp_path / "run", SETTINGS.model_copy(update={"kl_beta": 0.5}), model=lora)
+    divergences = [row.values["train/kl"] for row in run.metrics()]
+    assert divergences[0] == pytest.approx(0.0, abs=1e-6)
+    assert divergences[-1] > 0

@@ -1,3 +1,4 @@
+import functools
 import logging
 
 import pytest
@@ -8,7 +9,9 @@ from peft import LoraConfig, get_peft_model
 from transformers import MistralConfig, MistralForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
 from code_repair_rl.models import embedded_model_folder, load_model, tiny_model
+from code_repair_rl.training.reference import reference_of
 from code_repair_rl.training.shared_prefix import completion_logprobs, plain_logprobs
+from code_repair_rl.training.token_logprobs import TokenLogprobHead
 
 _SMALL = {
     "vocab_size": 259,
@@ -232,3 +235,46 @@ def test_tokens_of_the_environment_are_context_and_nothing_else(shape, seed):
 def test_marks_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="does not fit"):
         completion_logprobs(tiny_model(), [[5]], [[[6, 7]]], wanted=[[[True]]])
+
+
+@pytest.mark.parametrize("way", [completion_logprobs, plain_logprobs])
+@pytest.mark.parametrize("kind", ["copy", "adapters", "adapter-on-head"])
+@pytest.mark.parametrize("kept", [2**26, 259 * 2 * 3])
+def test_divergence_from_a_reference_is_that_of_the_whole_distributions(way, kind, kept, monkeypatch):
+    """Value and gradient, against the definition; also where the head runs in chunks."""
+    monkeypatch.setattr(
+        TokenLogprobHead, "__init__", functools.partialmethod(TokenLogprobHead.__init__, kept_logits=kept)
+    )
+    torch.manual_seed(0)
+    base = tiny_model()
+    targets = ["q_proj", "lm_head"] if kind == "adapter-on-head" else ["q_proj", "down_proj"]
+    model = base
+    if kind != "copy":
+        model = get_peft_model(base, LoraConfig(r=4, target_modules=targets, init_lora_weights=False))
+    reference = reference_of(model)
+    if kind == "copy":
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
+    prompts, groups = _batch([(9, [6, 3]), (5, [4])])
+    found = way(model, prompts, groups, reference=reference.in_place, temperature=0.7, with_entropy=True)
+    (found.kl.sum() - 0.3 * found.logprobs.sum()).backward()
+    gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    model.zero_grad()
+
+    expected = torch.zeros(())
+    rows = [(prompt, answer) for prompt, group in zip(prompts, groups, strict=True) for answer in group]
+    for number, (prompt, answer) in enumerate(rows):
+        ids = torch.tensor([prompt + answer])
+        policy = torch.log_softmax(model(ids).logits[0, len(prompt) - 1 : -1] / 0.7, -1)
+        with torch.no_grad(), reference.in_place():
+            held = torch.log_softmax(model(ids).logits[0, len(prompt) - 1 : -1] / 0.7, -1)
+        divergence = (policy.exp() * (policy - held)).sum(-1)
+        assert divergence.min() > 1e-4
+        assert torch.allclose(found.kl[number, : len(answer)], divergence, atol=1e-5, rtol=1e-4)
+        expected = expected + divergence.sum() - 0.3 * policy.gather(1, torch.tensor(answer)[:, None]).sum()
+    expected.backward()
+    assert gradients
+    for name, parameter in model.named_parameters():
+        if parameter.grad is not None:
+            assert _relative(gradients[name], parameter.grad) <= 1e-4
