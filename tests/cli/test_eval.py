@@ -86,7 +86,7 @@ def test_a_remote_model_is_evaluated_like_a_local_one(here: Path, monkeypatch: p
     assert told["summary"]["edit_precision"]["value"] == 1.0
     assert asked.headers[0]["Authorization"] == "Bearer k"
     assert len(list((here / "run" / "wandb").glob("offline-run-*/run-*.wandb"))) == 1
-    rates = pass_rates(f"m at {endpoint}", "exact-line")
+    rates = pass_rates(f"m at {endpoint}", "exact-line")  # counted once, though the command ran twice
     assert {name: (r.passed, r.samples) for name, r in rates.items()} == {
         "toy/0": (0, 2),
         "toy/1": (2, 2),

@@ -83,7 +83,9 @@ def evaluate(
         else Remote(model, endpoint, api_key_env, concurrency)
     )
     told = Told(wandb, trackio, project)
-    result = _evaluated(asked, folder, chosen, limit, source, backend, workers, record_pass_rates, worker, told)
+    result = _evaluated(asked, folder, chosen, limit, source, backend, workers, worker, told)
+    if record_pass_rates:
+        _record_pass_rates(result)
     if as_json:
         typer.echo(json.dumps(result.to_json()))
     else:
@@ -260,7 +262,6 @@ def _evaluated(
     source: Source,
     backend: str,
     workers: int,
-    record: bool,
     agent: Agent | None,
     told: Told,
 ) -> EvalResult:
@@ -304,9 +305,6 @@ def _evaluated(
                 on_batch=on_batch,
                 agent=agent,
             )
-        # Before the result, whose presence says that all is done: a kill in between counts answers twice at worst.
-        if record:
-            _record_pass_rates(result)
         run.write_eval(name, result.to_json())
         listener.on_start(run, 0)
         listener.on_eval(name, result.to_json())
@@ -318,7 +316,7 @@ def _record_pass_rates(result: EvalResult) -> None:
     from code_repair_rl.tasks.difficulty import PassRate, record_pass_rates
 
     rates = {task.task_id: PassRate(task.passed, task.graded) for task in result.tasks if task.graded}
-    record_pass_rates(result.model, result.hint, rates)
+    record_pass_rates(result.model, result.hint, rates, source=result.digest())
 
 
 def _require_same(result: EvalResult, asked: Asked, tasks: int, where: str) -> None:

@@ -285,8 +285,6 @@ def difficulty(
     as_json: bool = _JSON,
 ) -> None:
     """Record how often each task was solved, for recipes to choose and order tasks by."""
-    import hashlib
-
     from code_repair_rl.cli.compare import read_evaluation
     from code_repair_rl.cli.task_view import print_pass_rates
     from code_repair_rl.tasks.difficulty import PassRate, pass_rates, record_pass_rates
@@ -294,8 +292,7 @@ def difficulty(
     result = read_evaluation(evaluation)
     model = name or result.model
     found = {one.task_id: PassRate(one.passed, one.graded) for one in result.tasks if one.graded}
-    source = hashlib.sha256(json.dumps(result.to_json(), sort_keys=True).encode()).hexdigest()
-    path = record_pass_rates(model, result.hint, found, source=source)
+    path = record_pass_rates(model, result.hint, found, source=result.digest())
     known = pass_rates(model, result.hint)
     if as_json:
         rates = {task_id: rate.rate for task_id, rate in known.items()}

@@ -116,6 +116,10 @@ class EvalResult:
         powers = [2**i for i in range(self.samples.bit_length()) if 2**i <= self.samples]
         return tuple(sorted({*powers, self.samples}))
 
+    def digest(self) -> str:
+        """Names this very result, so that what is made of it is made once."""
+        return hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()
+
     def to_json(self) -> dict[str, Any]:
         """Plain data for `eval/NAME.json`: the result itself and, for readers without this library, its summary."""
         return {**asdict(self), "summary": _without_nan(asdict(summary(self)))}
