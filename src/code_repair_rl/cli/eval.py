@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +19,7 @@ from code_repair_rl.errors import BadInput
 
 if TYPE_CHECKING:
     from code_repair_rl.evaluation import Estimate, EvalResult, Progress
+    from code_repair_rl.evaluation.classification import ClassificationResult
     from code_repair_rl.rollouts import Engine
     from code_repair_rl.rollouts.agent import Agent
 
@@ -35,6 +36,7 @@ def evaluate(
     tasks: str = typer.Option("humaneval-bugs", "--tasks", "-t", help="A built set's name, or a task file."),
     split: str = typer.Option("test", help="train, validation or test."),
     hint: str = typer.Option("exact-line", help="none, failing-call, suspicious-lines or exact-line."),
+    labels: str = typer.Option("binary", "--labels", help="Classification: binary, top-5 (any number) or full."),
     samples: int = typer.Option(4, min=1, help="Answers per task; pass@k is given up to this k."),
     temperature: float = typer.Option(0.8, min=0.0, max=2.0, help="0 is greedy."),
     max_new_tokens: int = typer.Option(96, min=1, help="Longest answer."),
@@ -83,11 +85,18 @@ def evaluate(
         else Remote(model, endpoint, api_key_env, concurrency)
     )
     told = Told(wandb, trackio, project)
-    result = _evaluated(asked, folder, chosen, limit, source, backend, workers, worker, told)
+    result = _evaluated(asked, folder, chosen, limit, source, backend, workers, worker, told, labels)
     if record_pass_rates:
         _record_pass_rates(result)
+    labelled = _classification(folder, chosen)
     if as_json:
-        typer.echo(json.dumps(result.to_json()))
+        classified = {"classification": _figures(labelled)} if labelled is not None else {}
+        typer.echo(json.dumps({**result.to_json(), **classified}))
+    elif labelled is not None:
+        from code_repair_rl.cli.classification_view import print_classification
+
+        print_classification(labelled)
+        typer.echo(f"kept in {folder / 'classification' / (chosen + '.json')}")
     else:
         show_results({chosen: result})
         from code_repair_rl.evaluation import plan_from, planning_line
@@ -264,6 +273,7 @@ def _evaluated(
     workers: int,
     agent: Agent | None,
     told: Told,
+    labels: str,
 ) -> EvalResult:
     from code_repair_rl.evaluation import EvalResult
     from code_repair_rl.evaluation import evaluate as evaluate_model
@@ -271,16 +281,19 @@ def _evaluated(
     from code_repair_rl.reporting import trackers
     from code_repair_rl.rollouts import Sampling
     from code_repair_rl.runs import CompositeListener, RunDir
-    from code_repair_rl.tasks import HintLevel, load_tasks
+    from code_repair_rl.tasks import HintLevel
+    from code_repair_rl.tasks.classification import is_classification, load_as_asked
     from code_repair_rl.tasks.draw import draw
 
     listener = CompositeListener(*trackers(told))
     levels = [level.value for level in HintLevel]
     if asked.hint not in levels:
         raise BadInput(f"there is no hint level {asked.hint!r}", mend=f"use one of {', '.join(levels)}")
-    chosen = draw(load_tasks(asked.task_set, split=asked.split), limit, asked.seed)
+    chosen = draw(load_as_asked(asked.task_set, labels, split=asked.split), limit, asked.seed)
     if not chosen:
         raise BadInput(f"the set has no tasks of split {asked.split}", where=asked.task_set)
+    if classifying := is_classification(chosen):
+        asked = replace(asked, hint="none")  # such tasks are asked without one
     there = (folder / "recipe.yaml").is_file()
     run = RunDir.open(folder) if there else RunDir.create(folder, {"name": "eval"}, resume=False)
     if name in run.eval_names():
@@ -305,11 +318,31 @@ def _evaluated(
                 on_batch=on_batch,
                 agent=agent,
             )
+        if classifying:
+            from code_repair_rl.evaluation.classification import keep_classification
+
+            keep_classification(run, result, chosen)
         run.write_eval(name, result.to_json())
         listener.on_start(run, 0)
         listener.on_eval(name, result.to_json())
         listener.on_end("finished")
     return result
+
+
+def _classification(folder: Path, name: str) -> ClassificationResult | None:
+    """What was found about labels, where labels were asked for."""
+    from code_repair_rl.evaluation.classification import ClassificationResult, classification_path
+    from code_repair_rl.runs import RunDir
+
+    path = classification_path(RunDir.open(folder), name)
+    return ClassificationResult.read(path) if path.is_file() else None
+
+
+def _figures(result: ClassificationResult) -> dict[str, object]:
+    from code_repair_rl.evaluation.classification_summary import summarise
+    from code_repair_rl.reporting.packing import without_nan
+
+    return {"notes": list(result.notes), **without_nan(summarise(result).to_json())}
 
 
 def _record_pass_rates(result: EvalResult) -> None:

@@ -23,7 +23,7 @@ from code_repair_rl.rollouts.completion import Engine, FinishReason, Sampling
 from code_repair_rl.rollouts.episode import Ending
 from code_repair_rl.rollouts.rejection import with_verdict
 from code_repair_rl.runs import RolloutRow, read_rows, write_rows
-from code_repair_rl.tasks import HintLevel, Task, messages
+from code_repair_rl.tasks import HintLevel, Kind, Task, messages
 
 if TYPE_CHECKING:
     from code_repair_rl.grading import Grader
@@ -153,7 +153,7 @@ def sample_result(task: Task, row: RolloutRow) -> SampleResult:
         outcome=row.outcome,
         passed=row.passed,
         verdict=row.score is not None,
-        formatted=_readable(row.text),
+        formatted=_readable(row.text) if task.kind is not Kind.CLASSIFY else row.edit_error is None,
         applied=row.outcome not in (Outcome.EDIT_REJECTED, Outcome.NO_VERDICT),
         truncated=row.finish_reason == FinishReason.LENGTH,
         tokens=row.sampled_tokens,

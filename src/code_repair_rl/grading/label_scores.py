@@ -83,6 +83,18 @@ def label_scores(
     )
 
 
+def difference_of_balanced_accuracy(
+    truths: Sequence[str], before: Sequence[Distribution], after: Sequence[Distribution], problems: Sequence[str]
+) -> Scored:
+    """How much balanced accuracy `after` has more than `before` on the same tasks, with the paired interval."""
+    import numpy as np
+
+    labels = sorted({label for one in (*before, *after) for label in one} | set(truths))
+    one, other = (_matrices(truths, said, problems, labels)[0] for said in (before, after))
+    both = np.stack([one, other], axis=1)
+    return interval(both, lambda pair: _balanced_accuracy(pair[1]) - _balanced_accuracy(pair[0]), (-1.0, 1.0))
+
+
 def confusion(truths: Sequence[str], predicted: Sequence[Distribution], labels: Sequence[str] = ()) -> Confusion:
     """The confusion matrix over all tasks."""
     matrices, names = _matrices(truths, predicted, ["all"] * len(truths), labels)
@@ -132,7 +144,7 @@ def _matrices(
         raise ValueError("one prediction and one problem for each task")
     seen = sorted({*truths, *(label for one in predicted for label in one)} - set(labels) - {UNREADABLE})
     unreadable = [UNREADABLE] if any(UNREADABLE in one for one in predicted) else []
-    names = tuple(dict.fromkeys([*labels, *seen, *unreadable]))
+    names = tuple(dict.fromkeys([*(label for label in labels if label != UNREADABLE), *seen, *unreadable]))
     place = {name: index for index, name in enumerate(names)}
     cluster = {problem: index for index, problem in enumerate(dict.fromkeys(problems))}
     found = np.zeros((len(cluster), len(names), len(names)))
