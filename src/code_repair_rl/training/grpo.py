@@ -40,6 +40,7 @@ from code_repair_rl.training.together import (
     measured_once,
     on_first,
     processes,
+    ragged_gathers,
     sendable,
     share_of,
     whole_weights,
@@ -188,7 +189,8 @@ class RepairGRPOTrainer(AtomicCheckpoints, GRPOTrainer):  # type: ignore[misc]
         if not inputs:  # every answer of these groups has advantage 0: no loss, no gradient
             return torch.zeros((), requires_grad=True, device=self.accelerator.device)
         self._sampled = inputs["tool_mask"]
-        loss: torch.Tensor = super()._compute_loss(model, inputs)
+        with ragged_gathers(self.accelerator):
+            loss: torch.Tensor = super()._compute_loss(model, inputs)
         scaled = self.loss_type in _MEAN_OVER_ROWS or inputs["loss_scale"] == 0.0  # 0: repeated to keep others company
         return loss * inputs["loss_scale"] if scaled else loss
 

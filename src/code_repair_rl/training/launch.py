@@ -65,12 +65,11 @@ def join(section: LaunchSection) -> None:
         # A job of one: torchrun's variables, as it would set them.
         for name, value in _ALONE.items():
             os.environ.setdefault(name, value)
+    on_gpu = torch.cuda.is_available()
     if section.kind in _DEEPSPEED:
         os.environ["ACCELERATE_USE_DEEPSPEED"] = "true"
-    on_gpu = torch.cuda.is_available()
-    if not on_gpu:
-        os.environ["ACCELERATE_USE_CPU"] = "true"
-        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+        if not on_gpu:
+            os.environ.setdefault("DS_ACCELERATOR", "cpu")
     if dist.is_initialized():
         return
     if on_gpu:
@@ -108,6 +107,8 @@ def trainer_settings(section: LaunchSection, model: ModelSection) -> dict[str, A
     }
     if section.kind in _DEEPSPEED:
         settings["deepspeed"] = _deepspeed(section, model)
+        # On CPUs, too: told to use the CPU, accelerate drops DeepSpeed and makes it DDP.
+        settings["use_cpu"] = False
     if section.kind == "fsdp2":
         settings["fsdp"] = True
         settings["fsdp_config"] = {

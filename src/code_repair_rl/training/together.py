@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import torch
 import torch.distributed as dist
 from transformers import TrainerCallback
 
@@ -89,6 +90,28 @@ def sendable(groups: list[list[RolloutRow]]) -> list[list[RolloutRow]]:
         ]
         for group in groups
     ]
+
+
+@contextmanager
+def ragged_gathers(accelerator: Any) -> Iterator[None]:
+    """While open, processes may gather vectors of different lengths; what is missing is NaN.
+
+    TRL gathers one value per row for its figures, and takes all processes to have as many rows. Ours have whole groups.
+    """
+    if processes() == 1:
+        yield
+        return
+    plain = accelerator.gather
+
+    def padded(values: torch.Tensor) -> torch.Tensor:
+        whole = accelerator.pad_across_processes(values, dim=0, pad_index=float("nan")) if values.dim() else values
+        return plain(whole)  # type: ignore[no-any-return]
+
+    accelerator.gather = padded
+    try:
+        yield
+    finally:
+        del accelerator.gather
 
 
 def share_of(batches: Sequence[MicroBatch], per_process: int) -> list[MicroBatch]:
