@@ -1,0 +1,236 @@
+"""`RayGrader`: the grading pool on a Ray cluster. Each node has one `Grader` of its own, with its own limit.
+
+Verdicts come exactly once and in order, whatever dies: an answer belongs to the driver until its verdict is there, so
+that those that were being graded on a node that died are graded again elsewhere. Every node needs this package, and
+what its sandbox needs; paths that tasks name (installed packages) must be the same on all.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any
+
+from code_repair_rl.errors import BadInput, CrrlError, MachineryFailed
+from code_repair_rl.grading.verdict import Outcome, Verdict
+from code_repair_rl.tasks import Task
+
+_DEATHS_OF_ONE_ANSWER = 3
+"""After so many workers died under it, an answer gets no verdict instead of another worker."""
+_DEATHS_OF_ONE_NODE = 3
+"""After so many of its workers died, a node that is still there is not used any more."""
+_WAIT_SECONDS = 5.0
+
+
+@dataclass(slots=True)
+class _Node:
+    """One node of the cluster and its worker."""
+
+    node_id: str
+    actor: Any
+    deaths: int = 0
+    pending: dict[Any, int] = field(default_factory=dict)
+    """Reference to the place of the answer that it is grading."""
+
+
+class RayGrader:
+    """Grades answers on every node of a Ray cluster; used as `Grader` is.
+
+    Args:
+        address: of the cluster (`auto` for the one that this machine belongs to); None uses the one connected to.
+        backend: the sandbox, on every node.
+        workers: answers graded at once on each node.
+
+    Raises:
+        BadInput: Ray is not installed, or less than one worker.
+        MachineryFailed: the cluster cannot be reached, or the sandbox works on none of its nodes.
+    """
+
+    def __init__(self, address: str | None = None, backend: str = "auto", workers: int = 2) -> None:
+        if workers < 1:
+            raise BadInput(f"a grader needs at least one worker, not {workers}", where="workers")
+        self._ray = _ray()
+        self._backend, self._workers = backend, workers
+        self._connect(address)
+        self._nodes: dict[str, _Node] = {}
+        self._given_up: set[str] = set()
+        self.isolation = self._find_nodes()
+        """The tier that verdicts are stamped with."""
+
+    def __enter__(self) -> RayGrader:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def nodes(self) -> int:
+        """How many nodes grade."""
+        return len(self._nodes)
+
+    def close(self) -> None:
+        """End all workers; the cluster is left as it is."""
+        for node in self._nodes.values():
+            self._ray.kill(node.actor, no_restart=True)
+        self._nodes.clear()
+
+    def grade(self, task: Task, completion_text: str) -> Verdict:
+        """The verdict on one answer."""
+        return self.grade_many([(task, completion_text)])[0]
+
+    def grade_many(
+        self, answers: Sequence[tuple[Task, str]], progress: Callable[[int], None] | None = None
+    ) -> list[Verdict]:
+        """Exactly one verdict for each (task, answer), in their order.
+
+        Args:
+            answers: task and completion text.
+            progress: called with the number of answers done so far.
+
+        Raises:
+            MachineryFailed: no node is left.
+        """
+        verdicts: dict[int, Verdict] = {}
+        waiting = deque(range(len(answers)))
+        deaths: Counter[int] = Counter()
+        while len(verdicts) < len(answers):
+            self._hand_out(waiting, answers)
+            lost = self._gather(verdicts)
+            for place in lost:
+                deaths[place] += 1
+                if deaths[place] >= _DEATHS_OF_ONE_ANSWER:
+                    why = f"{deaths[place]} workers died while they graded it"
+                    verdicts[place] = Verdict(Outcome.NO_VERDICT, evidence=(why,), isolation=self.isolation)
+                else:
+                    waiting.appendleft(place)
+            if progress is not None:
+                progress(len(verdicts))
+        return [verdicts[place] for place in range(len(answers))]
+
+    def _hand_out(self, waiting: deque[int], answers: Sequence[tuple[Task, str]]) -> None:
+        """Give every node as much as it grades at once, and as much again so that it never waits for us."""
+        if waiting and not self._nodes:
+            self._find_nodes()
+        for node in self._nodes.values():
+            while waiting and len(node.pending) < 2 * self._workers:
+                place = waiting.popleft()
+                task, text = answers[place]
+                node.pending[node.actor.grade.remote(task, text)] = place
+
+    def _gather(self, verdicts: dict[int, Verdict]) -> list[int]:
+        """Take in what is done; the places of answers that were lost with their worker."""
+        owner = {reference: node for node in self._nodes.values() for reference in node.pending}
+        if not owner:
+            return []
+        done, _ = self._ray.wait(list(owner), num_returns=1, timeout=_WAIT_SECONDS)
+        more, _ = self._ray.wait(list(owner), num_returns=len(owner), timeout=0)
+        lost: list[int] = []
+        for reference in dict.fromkeys([*done, *more]):
+            node = owner[reference]
+            if reference not in node.pending:  # lost with its node a moment ago
+                continue
+            try:
+                verdict: Verdict = self._ray.get(reference)
+            except self._ray.exceptions.RayActorError:
+                lost += node.pending.values()
+                node.pending.clear()
+                self._replace(node)
+            except self._ray.exceptions.RayTaskError as error:
+                raise _as_ours(error) from error
+            else:
+                verdicts.setdefault(node.pending.pop(reference), verdict)
+        return lost
+
+    def _replace(self, node: _Node) -> None:
+        """A new worker where the node still lives; else go on without it."""
+        node.deaths += 1
+        if node.deaths >= _DEATHS_OF_ONE_NODE:
+            self._given_up.add(node.node_id)
+        alive = {one["NodeID"] for one in self._ray.nodes() if one["Alive"]} - self._given_up
+        if node.node_id in alive:
+            node.actor = self._worker_on(node.node_id)
+        else:
+            del self._nodes[node.node_id]
+
+    def _find_nodes(self) -> str:
+        """Start a worker on every node that has none; the tier of isolation they all have."""
+        alive = [one["NodeID"] for one in self._ray.nodes() if one["Alive"]]
+        fresh = {
+            name: self._worker_on(name) for name in alive if name not in self._nodes | dict.fromkeys(self._given_up)
+        }
+        tiers, problems = set(), []
+        for name, actor in fresh.items():
+            try:
+                tiers.add(str(self._ray.get(actor.isolation.remote(), timeout=120)))
+            except Exception as error:  # the sandbox's own, or Ray's: the node cannot grade
+                problems.append(f"{name[:8]}: {str(error).strip().splitlines()[-1]}")
+                self._given_up.add(name)
+                continue
+            self._nodes[name] = _Node(name, actor)
+        if not self._nodes:
+            raise MachineryFailed(
+                f"no node of the Ray cluster can grade ({'; '.join(problems) or 'none is alive'})",
+                where="ray",
+                mend="run `crrl doctor` on the nodes, and `ray status`",
+            )
+        return ", ".join(sorted(tiers)) or self.isolation
+
+    def _worker_on(self, node_id: str) -> Any:
+        strategy = self._ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node_id, soft=False)
+        kind = self._ray.remote(_NodeWorker)
+        # No CPUs are claimed: the number of answers at once is the limit, and jobs have limits of their own.
+        options = {"num_cpus": 0, "max_concurrency": 2 * self._workers + 1, "scheduling_strategy": strategy}
+        return kind.options(**options).remote(self._backend, self._workers)
+
+    def _connect(self, address: str | None) -> None:
+        if self._ray.is_initialized():
+            return
+        try:
+            self._ray.init(address=address or "auto", log_to_driver=False, logging_level="ERROR")
+        except Exception as error:  # ConnectionError, ValueError, RuntimeError, by the address's kind
+            raise MachineryFailed(
+                f"the Ray cluster cannot be reached ({str(error).strip().splitlines()[0]})",
+                where=address or "auto",
+                mend="start it with `ray start --head`, and name its address",
+            ) from error
+
+
+class _NodeWorker:
+    """Lives on a node: the node's own grader, whose pool takes `workers` answers at once."""
+
+    def __init__(self, backend: str, workers: int) -> None:
+        import threading
+
+        from code_repair_rl.grading.grader import Grader
+
+        self._grader = Grader(backend=backend, workers=workers)
+        self._room = threading.Semaphore(workers)
+
+    def isolation(self) -> str:
+        return self._grader.isolation
+
+    def grade(self, task: Task, text: str) -> Verdict:
+        with self._room:
+            return self._grader.grade(task, text)
+
+
+def _as_ours(error: Any) -> Exception:
+    cause = getattr(error, "cause", None)
+    if isinstance(cause, CrrlError):
+        return cause
+    return MachineryFailed(f"a worker failed: {str(error).strip().splitlines()[-1]}", where="ray")
+
+
+def _ray() -> Any:
+    try:
+        import ray
+        import ray.util.scheduling_strategies
+    except ImportError as error:
+        raise BadInput(
+            "Ray is not installed", where="sandbox.ray", mend="pip install 'code-repair-rl[ray]', or leave it out"
+        ) from error
+    return ray

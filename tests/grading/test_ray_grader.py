@@ -1,0 +1,86 @@
+"""Grading on a Ray cluster of several local nodes, one of which is killed midway. Needs the extra `ray`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from code_repair_rl.errors import BadInput
+from code_repair_rl.grading import Grader
+from tests.grading.sample import BAD, GOOD, answer, function_task
+
+ANSWERS = 2000
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    ray = pytest.importorskip("ray")
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    cluster.add_node(num_cpus=1)
+    cluster.add_node(num_cpus=1)
+    cluster.wait_for_nodes()
+    ray.init(address=cluster.address, log_to_driver=False)
+    yield cluster
+    ray.shutdown()
+    cluster.shutdown()
+
+
+def numbered(count: int) -> list[tuple[Any, str]]:
+    """Answers that differ, so that no cache answers for them; every third is wrong."""
+    task = function_task()
+    return [
+        (task, answer((BAD if number % 3 == 0 else GOOD).replace("numbers)\n", f"numbers)  # {number}\n")))
+        for number in range(count)
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_node_that_dies_takes_no_verdict_with_it(cluster: Any) -> None:
+    from code_repair_rl.grading.ray_grader import RayGrader
+
+    answers = numbered(ANSWERS)
+    victim = next(iter(cluster.worker_nodes))
+    told: list[int] = []
+    killed_at: list[int] = []
+
+    def progress(done: int) -> None:
+        told.append(done)
+        if done >= ANSWERS // 2 and not killed_at:
+            killed_at.append(done)
+            cluster.remove_node(victim, allow_graceful=False)
+
+    begun = time.perf_counter()
+    with RayGrader(workers=1) as grader:
+        assert grader.nodes == 3
+        verdicts = grader.grade_many(answers, progress)
+        assert grader.nodes == 2
+    on_ray = time.perf_counter() - begun
+    assert killed_at
+    assert killed_at[0] < ANSWERS
+    assert len(verdicts) == told[-1] == ANSWERS
+    assert told == sorted(told)
+    assert [verdict.passed for verdict in verdicts] == [number % 3 != 0 for number in range(ANSWERS)]
+    assert all(verdict.score is not None for verdict in verdicts)
+    begun = time.perf_counter()
+    with Grader(workers=2) as local:
+        same = local.grade_many(numbered(ANSWERS))
+    on_this_machine = time.perf_counter() - begun
+    assert [one.outcome for one in same] == [one.outcome for one in verdicts]
+    print(f"\n{ANSWERS / on_ray:.0f} answers/s on Ray (a node killed midway), {ANSWERS / on_this_machine:.0f} locally")
+
+
+def test_without_ray_the_mend_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    from code_repair_rl.grading.ray_grader import RayGrader
+
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(BadInput, match="not installed") as caught:
+        RayGrader()
+    assert "[ray]" in str(caught.value.mend)
