@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ import pytest
 from code_repair_rl.errors import BadInput, MachineryFailed
 from code_repair_rl.rollouts import Engine, FinishReason, Sampling
 from code_repair_rl.rollouts.completion import Message
+from code_repair_rl.rollouts.gateway import Gateway
 from code_repair_rl.rollouts.remote import UNKNOWN_TOKEN, RemoteEngine, key_from_environment
+from code_repair_rl.rollouts.scripted import ScriptedEngine
 from tests.rollouts.chat_server import Reply, chat_server, completion, failure
 
 HELLO: list[Message] = [{"role": "system", "content": "Repair."}, {"role": "user", "content": "x → y\u2028 </s>"}]
@@ -198,3 +201,17 @@ def test_the_key_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     assert key_from_environment("SOME_KEY") == "k"
     assert key_from_environment() is None
+
+
+def test_our_own_gateway_is_asked_like_any_other_server() -> None:
+    words = "ü \U0001f600 </think>"
+    gateway = Gateway(ScriptedEngine([words]), sampling=Sampling(max_new_tokens=100), open_access=True)
+    with gateway, ThreadPoolExecutor(1) as pool:
+        engine = RemoteEngine(f"http://127.0.0.1:{gateway.port}/v1", "policy", api_key=gateway.token)
+        done = pool.submit(ask, engine, 2, 2)
+        gateway.serve_while([done])
+        found = done.result()
+    assert [[one.text for one in group] for group in found] == [[words] * 2] * 2
+    tokens = len(words.encode()) + 1  # the script's tokens are bytes
+    assert found[0][0].token_ids == (UNKNOWN_TOKEN,) * tokens
+    assert found[0][0].logprobs == (0.0,) * tokens
