@@ -14,7 +14,7 @@ import pytest
 from code_repair_rl.errors import BadInput
 from code_repair_rl.grading import Grader
 from code_repair_rl.synthesis.sourced import SourceOptions, build_from
-from code_repair_rl.tasks import RepositoryTests, Split, Task, load_tasks, oracle_answer
+from code_repair_rl.tasks import Environment, RepositoryTests, Split, Task, load_tasks, oracle_answer
 from code_repair_rl.tasks.splits import held_out
 from code_repair_rl.tasks.swe import instance_task, instances
 from tests.tasks.repositories_for_tests import AFTER, BEFORE, commit, git
@@ -135,7 +135,7 @@ def test_each_family_gives_the_tree_with_the_fault_its_fix_and_its_tests(
     assert str(task.tests.environment.image).startswith(image)
     assert "Change the sign" not in task.model_dump_json()
 
-    here = _task(shop, collection, source, images=False)
+    here = _task(shop, collection, source, environment=Environment())
     with Grader(workers=1) as grader:
         good = grader.grade(here, oracle_answer(here))
         unchanged = grader.grade_files(here, here.files)

@@ -50,7 +50,10 @@ def build(
         None, "--repositories", help="swe-…: folder or URL prefix of the repositories that instances name."
     ),
     environment: str = typer.Option(
-        "image", "--environment", help="swe-…: test in the `image` that an instance names, or `here`."
+        "image", "--environment", help="swe-…: test in the `image` that an instance names, `here`, or by a lock file."
+    ),
+    test_command: str | None = typer.Option(
+        None, "--test-command", help="swe-…: what runs the tests in images; pytest if absent."
     ),
     language: str | None = typer.Option(
         None, "--language", help="sven, primevul, labelled: only functions in python, c or cpp."
@@ -69,8 +72,9 @@ def build(
         raise _from_is_amiss(name, source)
     if mask not in set(MaskKind):
         raise BadInput(f"there is no mask {mask!r}", where="--mask", mend=f"use one of {', '.join(MaskKind)}")
-    if environment not in ("image", "here"):
-        raise BadInput(f"there is no environment {environment!r}", where="--environment", mend="use image or here")
+    if environment not in ("image", "here") and not Path(environment).is_file():
+        mend = "use image, here, or the path of a lock file"
+        raise BadInput(f"there is no environment {environment!r}", where="--environment", mend=mend)
     with _progress() as report:
         if source is not None:
             options = SourceOptions(
@@ -81,6 +85,7 @@ def build(
                 repositories=repositories,
                 hold_out=hold_out,
                 environment=environment,
+                test_command=test_command,
                 language=language,
                 backend=backend,
                 workers=workers,

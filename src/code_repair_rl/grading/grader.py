@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import queue
+import shutil
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,16 +19,20 @@ from code_repair_rl.grading.cache import VerdictCache, key_of, measure_key_of
 from code_repair_rl.grading.canary import canary_passes
 from code_repair_rl.grading.classification import classification_verdict
 from code_repair_rl.grading.comparison import compare_with_oracle
+from code_repair_rl.grading.environments import locked_packages
 from code_repair_rl.grading.function_worker import FunctionWorker
+from code_repair_rl.grading.image_job import run_in_image
 from code_repair_rl.grading.judge import Expectation, expectation, judge
 from code_repair_rl.grading.policy import protected_paths
 from code_repair_rl.grading.repository import RepositoryWorker, judge_repository, packages
 from code_repair_rl.grading.verdict import Outcome, Verdict
 from code_repair_rl.sandbox import FUNCTION, Limits, Sandbox, select_backend
+from code_repair_rl.sandbox.containers import Container
 from code_repair_rl.sandbox.fork_server import ServerBroken
-from code_repair_rl.tasks import FunctionTests, Kind, RepositoryTests, Task
+from code_repair_rl.tasks import Environment, FunctionTests, Kind, RepositoryTests, Task
 
 _WITH_FORK_SERVERS = ("bubblewrap", "unsafe_local")
+_ENGINES = ("docker", "podman")
 _LEAST_CPU_SECONDS = 2.0
 _TIMES_THE_REFERENCE = 20.0
 
@@ -247,18 +252,16 @@ class Grader:
     def _repository(
         self, task: Task, tests: RepositoryTests, files_after: Mapping[str, str], *, shuffled: bool
     ) -> Verdict:
-        if tests.environment is not None and tests.environment.image is not None:
-            raise BadInput(
-                f"its tests need the image {tests.environment.image}, and the grader runs tests in its own environment",
-                where=task.task_id,
-                mend="build the set with `--environment here` where this environment has all that the tests need",
-            )
+        needs = tests.environment or Environment()
+        if needs.image is not None:
+            return self._in_image(task, tests, needs, files_after)
+        more = (locked_packages(needs.lock, task.task_id),) if needs.lock is not None else ()
         packages()  # where pytest is missing, that is the user's to mend, and no verdict would say so
         broken: list[str] = []
         for _ in range(2):
             worker = self._borrow()
             try:
-                run = worker.repository.run(task.files, files_after, tests, shuffled=shuffled)
+                run = worker.repository(more).run(task.files, files_after, tests, shuffled=shuffled)
             except (ServerBroken, MachineryFailed, OSError) as error:
                 broken.append(str(error))
                 continue
@@ -266,6 +269,24 @@ class Grader:
                 self._idle.put(worker)
             return judge_repository(run, tests, self.isolation)
         return self._after_breaking_twice(broken)
+
+    def _in_image(
+        self, task: Task, tests: RepositoryTests, needs: Environment, files_after: Mapping[str, str]
+    ) -> Verdict:
+        engine = next((one for one in _ENGINES if shutil.which(one)), None)
+        if engine is None:
+            raise BadInput(
+                f"its tests need the image {needs.image}, and neither docker nor podman is installed",
+                where=task.task_id,
+                mend="install one, or build the set with `--environment here`, to test in this environment",
+            )
+        broken: list[str] = []
+        for _ in range(2):
+            try:
+                return run_in_image(Container(engine, needs.image), task.files, files_after, tests, needs)
+            except (MachineryFailed, OSError) as error:
+                broken.append(str(error))
+        return _no_verdict("; ".join(broken), engine)
 
     def _expectation(
         self, task: Task, tests: FunctionTests, oracle: Mapping[str, str]
@@ -299,11 +320,19 @@ class _Worker:
 
     def __init__(self, isolated: bool) -> None:
         self.function = FunctionWorker(isolated=isolated, nested=True)
-        self.repository = RepositoryWorker(isolated=isolated)
+        self._isolated = isolated
+        self._repositories: dict[tuple[str, ...], RepositoryWorker] = {}
+
+    def repository(self, more: tuple[str, ...] = ()) -> RepositoryWorker:
+        """The jail for repository tests that has `more` folders of packages."""
+        if more not in self._repositories:
+            self._repositories[more] = RepositoryWorker(isolated=self._isolated, more=more)
+        return self._repositories[more]
 
     def close(self) -> None:
         self.function.close()
-        self.repository.close()
+        for repository in self._repositories.values():
+            repository.close()
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,10 +43,16 @@ class RepositoryRun:
 
 
 class RepositoryWorker:
-    """A warm jail with pytest imported. Not for several threads at once."""
+    """A warm jail with pytest imported. Not for several threads at once.
 
-    def __init__(self, *, isolated: bool) -> None:
+    Args:
+        isolated: whether it is a jail at all.
+        more: folders of packages that come before this environment's.
+    """
+
+    def __init__(self, *, isolated: bool, more: tuple[str, ...] = ()) -> None:
         self._isolated = isolated
+        self._more = more
         self._server: ForkServer | None = None
         self._runs = 0
 
@@ -107,7 +113,7 @@ class RepositoryWorker:
                 preload=("pytest", "unittest", "socket"),
                 isolated=self._isolated,
                 nested=True,
-                python_path=packages(),
+                python_path=(*self._more, *packages()),
             )
         return self._server
 

@@ -66,11 +66,13 @@ class Container(OneShot):
 
     Args:
         engine: `docker`, `podman` or `apptainer`.
+        image: what to run; by the environment variable, or the default, where None.
     """
 
     grace_seconds = _START_SECONDS
 
-    def __init__(self, engine: str) -> None:
+    def __init__(self, engine: str, image: str | None = None) -> None:
+        self._image = image
         self.name = engine
         self.isolation = engine
 
@@ -80,7 +82,7 @@ class Container(OneShot):
         if engine is None:
             raise MachineryFailed(f"{self.name} is not installed", where="sandbox", mend=self._mend())
         name = f"crrl-{uuid.uuid4().hex}"
-        image = os.environ.get(IMAGE_VARIABLE, _DEFAULT_IMAGE)
+        image = self._image or os.environ.get(IMAGE_VARIABLE, _DEFAULT_IMAGE)
         if self.name == "apptainer":
             yield _in_container(apptainer_command(engine, image, job), "/tmp/job")
             return

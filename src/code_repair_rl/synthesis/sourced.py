@@ -15,7 +15,7 @@ from code_repair_rl.synthesis.bugs import Unusable
 from code_repair_rl.synthesis.duplicates import without_near_duplicates
 from code_repair_rl.synthesis.sets import BUILDER_VERSION, BuildReport, Progress, quarantine_of
 from code_repair_rl.synthesis.validation import Quarantined, validate, write_quarantine
-from code_repair_rl.tasks import Task, built_set, write_tasks
+from code_repair_rl.tasks import Environment, Task, built_set, write_tasks
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,10 @@ class SourceOptions:
     hold_out: float = 0.0
     """Share of instances that the test split gets by their hash; 0 leaves the usual shares."""
     environment: str = "image"
-    """`image`: instances are tested in the image they name; `here`: in the environment that grades."""
+    """`image`: instances are tested in the image they name; `here`: in the environment that grades; a lock file: in
+    that one with what the file pins."""
+    test_command: str | None = None
+    """What runs the tests in an image, as a shell reads it; pytest where absent."""
     language: str | None = None
     """Only functions in this language: `python`, `c` or `cpp`."""
     backend: str = "auto"
@@ -107,7 +110,7 @@ def _instances(collection: str) -> SourcedMaker:
                         options.repositories,
                         hold_out=options.hold_out,
                         licence=options.licence,
-                        images=options.environment == "image",
+                        environment=_environment(options, instance.image),
                     )
                 )
             except BadInput as error:
@@ -116,6 +119,23 @@ def _instances(collection: str) -> SourcedMaker:
         return Made(tasks, unusable)
 
     return make
+
+
+def _environment(options: SourceOptions, image: str | None) -> Environment:
+    """What an instance's tests need, by the options; a lock file's packages are installed."""
+    if options.environment == "here":
+        return Environment()
+    if options.environment == "image":
+        return Environment(image=image, command=options.test_command) if image else Environment()
+    from code_repair_rl.grading.environments import install_locked
+
+    path = Path(options.environment).expanduser()
+    try:
+        lock = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"the lock file cannot be read ({error})", where=str(path)) from error
+    install_locked(lock)
+    return Environment(lock=lock)
 
 
 def _commits(source: str, options: SourceOptions) -> Made:

@@ -92,7 +92,7 @@ def instance_task(
     *,
     hold_out: float = 0.0,
     licence: str | None = None,
-    images: bool = True,
+    environment: Environment | None = None,
 ) -> Task:
     """The task of an instance.
 
@@ -102,7 +102,7 @@ def instance_task(
         repositories: where its repository is (`find_repository`).
         hold_out: share of problems held out for testing, by hash; 0 leaves the usual shares.
         licence: SPDX identifier; by the repository's licence file where None.
-        images: whether tests need the instance's image; if not, they run in the environment that grades.
+        environment: what the tests need, in place of the instance's image; an empty one is the one that grades.
 
     Raises:
         BadInput: no such repository or commit, or a patch does not apply; the error names the row.
@@ -115,7 +115,8 @@ def instance_task(
     gone = [path for path in base if path not in before]
     files: Mapping[str, str] = StoredTree(store_tree(before), {}) if gone else StoredTree(digest, overlay)
     problem = _problem(instance, collection, oracle)
-    environment = Environment(image=instance.image) if images and instance.image else None
+    if environment is None and instance.image:
+        environment = Environment(image=instance.image)
     return Task(
         task_id=f"{collection}/{instance.instance_id}",
         kind=Kind.REPAIR,
@@ -128,7 +129,7 @@ def instance_task(
             pass_to_pass=instance.pass_to_pass,
             test_files=_test_files(instance, before),
             source_roots=tuple(root for root in (".", "src", "lib") if root == "." or _is_folder(base, root)),
-            environment=environment,
+            environment=None if environment == Environment() else environment,
         ),
         split=_split(problem, collection, hold_out),
         problem=problem,

@@ -103,6 +103,8 @@ class Environment(_Frozen):
     """Name of a container image that holds the repository with all it needs."""
     folder: str = "/testbed"
     """Where the repository lies in the image."""
+    command: str | None = None
+    """What runs the tests in the image, as a shell reads it; pytest where absent."""
     lock: str | None = None
     """Requirements with pinned versions, as pip reads them."""
 
