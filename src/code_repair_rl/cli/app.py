@@ -48,6 +48,7 @@ def _commands() -> None:
         report,
         rollout,
         serve,
+        study,
         tasks,
         train,
     )
@@ -66,6 +67,7 @@ def _commands() -> None:
     compare.add_to(app)
     report.add_to(app)
     plan.add_to(app)
+    study.add_to(app)
 
 
 _commands()

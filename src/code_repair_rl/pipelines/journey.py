@@ -74,7 +74,7 @@ def run_journey(recipe: Recipe, folder: Path, watcher: Watcher) -> Outcome:
     from code_repair_rl.reporting import write_report
 
     run = RunDir.create(folder, recipe.model_dump(mode="json"), resume=True)
-    _prepare(recipe, watcher)
+    prepare(recipe, watcher)
     results = {"base": _evaluated(recipe, "base", run, watcher)}
 
     sft_folder, grpo_folder, control_folder = (folder / name for name in ("sft", "grpo", "control"))
@@ -116,7 +116,8 @@ def start_anew(folder: Path) -> None:
     shutil.rmtree(folder)
 
 
-def _prepare(recipe: Recipe, watcher: Watcher) -> None:
+def prepare(recipe: Recipe, watcher: Watcher) -> None:
+    """Fetch the model and make the tasks, unless that was done."""
     if recipe.model.name == EMBEDDED_MODEL and embedded_model_folder() is None:
         watcher.stage(Stage("model", "Fetching the model"))
         fetch_embedded_model()

@@ -23,42 +23,55 @@ ORDER = ("base", "sft", "control", "grpo")
 RIVALS = ("sft", "control")
 """What `grpo` is compared with."""
 
+STUDY_PREFIX = "study-"
+"""Names of the recipes that the study holds against each other begin so."""
+
 SCHEMA_VERSION = 1
 
 
-def record(run: RunDir) -> dict[str, Any]:
-    """What is worth keeping of a finished journey.
+def record(run: RunDir, stages: Mapping[str, Path] | None = None) -> dict[str, Any]:
+    """What is worth keeping of a finished journey, or of a unit of the study.
+
+    Args:
+        stages: folders of stages that do not lie in the run itself, by name.
 
     Raises:
-        BadInput: the run has no evaluation of its GRPO model.
+        BadInput: the run has no evaluation of the model that it is about.
     """
     results = {name: EvalResult.read(run.eval_path(name)) for name in ORDER if name in run.eval_names()}
-    if "grpo" not in results:
-        raise BadInput("this journey is not finished", where=str(run.path), mend="finish it with `crrl demo`")
-    session = run.environment()[-1]
-    grpo = results["grpo"]
+    last = results.get("grpo")
+    if last is None and str(run.recipe()["name"]).startswith(STUDY_PREFIX):
+        last = results.get("control")  # the unit that does not reinforce
+    if last is None:
+        raise BadInput("this journey is not finished", where=str(run.path), mend="start it again: it goes on")
+    folders = {stage: run.path / stage for stage in ("sft", "grpo", "control")} | dict(stages or {})
+    session = run.environment()[-1] if run.environment() else RunDir.open(folders["sft"]).environment()[-1]
     return {
         "schema_version": SCHEMA_VERSION,
         "recipe": run.recipe(),
         "machine": {key: session.get(key) for key in ("git", "processor", "cores", "python", "libraries")},
         "asked": {
-            key: getattr(grpo, key)
+            key: getattr(last, key)
             for key in ("task_set", "split", "tasks_sha256", "hint", "samples", "temperature", "isolation")
         },
-        "problems": [task.problem for task in grpo.tasks],
+        "problems": [task.problem for task in last.tasks],
         "models": {name: _model(result) for name, result in results.items()},
-        "differences": [_difference(compare(results[name], grpo)) for name in RIVALS if name in results],
+        "differences": [
+            _difference(compare(results[name], last))
+            for name in RIVALS
+            if name in results and results[name] is not last
+        ],
         "training": {
-            stage: _training(RunDir.open(run.path / stage))
-            for stage in ("sft", "grpo", "control")
-            if (run.path / stage / "recipe.yaml").is_file()
+            stage: _training(RunDir.open(folder))
+            for stage, folder in folders.items()
+            if (folder / "recipe.yaml").is_file()
         },
     }
 
 
-def keep(run: RunDir, folder: Path) -> Path:
-    """Write a journey's record into `folder`, under its recipe's name and seed."""
-    kept = record(run)
+def keep(run: RunDir, folder: Path, stages: Mapping[str, Path] | None = None) -> Path:
+    """Write a journey's record into `folder`, under its recipe's name and seed; `stages` as for `record`."""
+    kept = record(run, stages)
     path = folder / f"{kept['recipe']['name']}-seed{kept['recipe']['seed']}.json"
     write_atomically(path, json.dumps(kept, separators=(",", ":")) + "\n")
     return path
@@ -85,7 +98,8 @@ def read_records(folder: Path) -> list[dict[str, Any]]:
 def page(records: Sequence[Mapping[str, Any]]) -> str:
     """The tables as Markdown, one section for each recipe."""
     names = list(dict.fromkeys(str(kept["recipe"]["name"]) for kept in records))
-    return "\n".join(_section([kept for kept in records if kept["recipe"]["name"] == name]) for name in names)
+    sections = [_section([kept for kept in records if kept["recipe"]["name"] == name]) for name in names]
+    return "\n".join(filter(None, [study_table(records), *sections]))
 
 
 def pooled(records: Sequence[Mapping[str, Any]], rival: str) -> Estimate | None:
@@ -160,7 +174,7 @@ def _bounds(estimate: Estimate) -> list[float]:
 def _section(records: Sequence[Mapping[str, Any]]) -> str:
     first = records[0]
     asked, recipe = first["asked"], first["recipe"]
-    ks = sorted(first["models"]["grpo"]["pass_at"], key=int)
+    ks = sorted(first["models"][_last(first)]["pass_at"], key=int)
     lines = [
         f"## `{recipe['name']}`",
         "",
@@ -198,6 +212,55 @@ def _section(records: Sequence[Mapping[str, Any]]) -> str:
     commits = {str((kept["machine"]["git"] or {}).get("commit", "unknown"))[:10] for kept in records}
     lines += ["", f"Machine: {'; '.join(sorted(machines))}. Commit: {', '.join(sorted(commits))}.", ""]
     return "\n".join(lines)
+
+
+def _last(kept: Mapping[str, Any]) -> str:
+    """The model that a record is about."""
+    return "grpo" if "grpo" in kept["models"] else "control"
+
+
+def study_table(records: Sequence[Mapping[str, Any]]) -> str:
+    """The units of the study beside each other: pass@1 over the seeds they share, and each held against each.
+
+    Empty where fewer than two recipes of the study have been run. Pairs that share no seed are left out.
+    """
+    units: dict[str, dict[int, Mapping[str, Any]]] = {}
+    for kept in records:
+        if str(kept["recipe"]["name"]).startswith(STUDY_PREFIX):
+            units.setdefault(kept["recipe"]["name"], {})[kept["recipe"]["seed"]] = kept
+    if len(units) < 2:
+        return ""
+    lines = ["## The study: which reward", "", "| recipe | seeds | pass@1 | pass@4 |", "| --- | --- | --- | --- |"]
+    for name, seeds in units.items():
+        cells = []
+        for k in ("1", "4"):
+            found = [kept["models"][_last(kept)]["pass_at"].get(k) for kept in seeds.values()]
+            known = [100 * one[0] for one in found if one]
+            cells.append(f"{sum(known) / len(known):.1f} %" if known else "–")
+        lines.append(f"| {name} | {len(seeds)} | {' | '.join(cells)} |")
+    lines += ["", "| paired over tasks, seeds pooled | seeds | pass@1, points |", "| --- | --- | --- |"]
+    names = list(units)
+    for number, before in enumerate(names):
+        for after in names[number + 1 :]:
+            shared = sorted(units[before].keys() & units[after].keys())
+            found_one = _between([(units[before][seed], units[after][seed]) for seed in shared])
+            if found_one is not None:
+                lines.append(f"| {after} against {before} | {len(shared)} | {_points(_bounds(found_one))} |")
+    return "\n".join([*lines, "", ""])
+
+
+def _between(pairs: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]) -> Estimate | None:
+    """The difference of pass@1 between the last models of paired records, clustered by problem."""
+    if not pairs or len({kept["asked"]["tasks_sha256"] for pair in pairs for kept in pair}) != 1:
+        return None
+    values, problems = [], []
+    for place, problem in enumerate(pairs[0][0]["problems"]):
+        rates = [tuple(_rate(kept["models"][_last(kept)], place) for kept in pair) for pair in pairs]
+        known = [(before, after) for before, after in rates if before is not None and after is not None]
+        if len(known) == len(pairs):
+            values.append(sum(after - before for before, after in known) / len(known))
+            problems.append(str(problem))
+    return difference(values, problems)
 
 
 def _row(kept: Mapping[str, Any], name: str, ks: Sequence[str]) -> str:

@@ -259,12 +259,22 @@ def control_recipe(recipe: Recipe, sft_model: Path, sft_run: RunDir, grpo_run: R
     Raises:
         BadInput: one of the runs has recorded no training time.
     """
-    from code_repair_rl.training.callbacks import STEP_SECONDS, training_seconds
+    from code_repair_rl.training.callbacks import training_seconds
 
-    budget_seconds = training_seconds(grpo_run)
+    return longer_sft(recipe, sft_model, sft_run, training_seconds(grpo_run))
+
+
+def longer_sft(recipe: Recipe, sft_model: Path, sft_run: RunDir, budget_seconds: float) -> Recipe:
+    """SFT that goes on from `sft_model` for so many seconds of training.
+
+    Raises:
+        BadInput: no time to train, or the first SFT has recorded none.
+    """
+    from code_repair_rl.training.callbacks import STEP_SECONDS
+
     step_seconds = [row.values[STEP_SECONDS] for row in sft_run.metrics() if STEP_SECONDS in row.values]
     if not budget_seconds or not step_seconds:
-        raise BadInput("a compute-matched control needs finished SFT and GRPO runs", where=str(grpo_run.path))
+        raise BadInput("a compute-matched control needs a finished SFT run and a time", where=str(sft_run.path))
     # The time budget ends it; the steps only have to reach past that.
     steps = 10 + math.ceil(1.5 * budget_seconds / statistics.median(step_seconds))
     settings = recipe.sft.model_copy(

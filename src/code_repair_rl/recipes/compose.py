@@ -40,7 +40,7 @@ def compose(name: str, overrides: Sequence[str] = ()) -> Recipe:
     from omegaconf.errors import OmegaConfBaseException
 
     path = locate(name)
-    folder, stem = (SHIPPED, name) if path.is_relative_to(SHIPPED) else (path.parent, path.stem)
+    folder, stem = path.parent, path.stem  # the file's own folder: below one, Hydra would nest its keys
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(folder.absolute()), version_base="1.3"):
