@@ -35,7 +35,7 @@ function layout(options) {
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
     font: { color: css("--text"), size: 11 }, hovermode: options.scatter ? "closest" : "x unified",
     xaxis: { gridcolor: grid, zerolinecolor: grid, automargin: true, ...(options.category ? {} : options.scatter ? { title: { text: "mean reward", font: { size: 10 } } } : { tickformat: ",d", dtick: options.dtick }), ...(options.xaxis || {}) },
-    yaxis: { gridcolor: grid, zerolinecolor: grid, tickformat: options.percent || options.scatter ? ".0%" : "", rangemode: options.zero ? "tozero" : "normal", automargin: true },
+    yaxis: { gridcolor: grid, zerolinecolor: grid, tickformat: options.percent || options.scatter ? ".0%" : "", rangemode: options.zero && !options.scatter ? "tozero" : "normal", automargin: true, ...(options.scatter ? { range: [-0.06, 1.06] } : {}) },
     showlegend: options.legend !== false, legend: options.category ? { orientation: "h", y: 1.02, yanchor: "bottom", font: { size: 10 } } : { orientation: "h", y: -0.12, yanchor: "top", font: { size: 10 } },
     hoverlabel: { font: { size: 11 } }, barmode: options.stack ? "stack" : "group",
   };
@@ -127,7 +127,7 @@ function truthChart(runs) {
   // One point for each pair of values; its area is the number of groups there.
   const known = runs.map((run, i) => [run, i]).filter(([run]) => run.truth);
   if (!known.length) return null;
-  return chart("Reward against truth: each group's mean reward and pass rate", known.map(([run, i]) => {
+  return chart("Reward against truth, by group: pass rate", known.map(([run, i]) => {
     const most = Math.max(...run.truth.points.map((p) => p[2]));
     return { x: run.truth.points.map((p) => p[0]), y: run.truth.points.map((p) => p[1]), text: run.truth.points.map((p) => `${p[2]} groups`), name: plain(run.label), mode: "markers",
       marker: { color: RUN_COLOURS[i % RUN_COLOURS.length], opacity: 0.55, size: run.truth.points.map((p) => 5 + 17 * Math.sqrt(p[2] / most)) } };
