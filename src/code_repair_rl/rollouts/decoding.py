@@ -2,8 +2,9 @@
 
 A call is a list of parts: a prompt of any length with several rows (completions). Prompts are prefilled in packed
 passes; then all living rows advance one token per packed pass. Rows of a prompt attend to the prompt's keys, of which
-there is one copy, and to their own suffix in a preallocated cache. Finished rows leave when enough of them have
-gathered to pay for the copying, and waiting parts take their places.
+there is one copy, and to their own suffix in a preallocated cache. Rows may begin with tokens of their own, in which
+they differ from the others (later turns of attempts at one task). Finished rows leave when enough of them have gathered
+to pay for the copying, and waiting parts take their places.
 """
 
 from __future__ import annotations
@@ -36,6 +37,8 @@ class Part:
     """Token ids, not empty."""
     uniforms: Sequence[Tensor]
     """Per completion `(limit,)` float64: its random numbers, one per token; the length bounds the completion."""
+    tails: Sequence[Sequence[int]] = ()
+    """Per completion the tokens that its own prompt has beyond the shared one; empty: none has any."""
 
 
 @dataclass(slots=True)
@@ -144,13 +147,17 @@ class _Decode:
         self.upto = int(self.ages.max()) + 1
         self.rows = torch.arange(len(self.ages), device=self.device)
         self.suffix_mask = _beyond(self.ages + 1, self.upto)
-        if self.upto <= self.suffix_keys[0].shape[2]:
+        self.make_room(self.upto)
+
+    def make_room(self, tokens: int) -> None:
+        """Let the suffix cache hold so many tokens of a row."""
+        missing = tokens - self.suffix_keys[0].shape[2]
+        if missing <= 0:
             return
+        added = -(-missing // _SUFFIX_STEP) * _SUFFIX_STEP
         for cache in (self.suffix_keys, self.suffix_values):
             for layer, old in enumerate(cache):
-                cache[layer] = torch.cat(
-                    [old, old.new_zeros(len(old), old.shape[1], _SUFFIX_STEP, old.shape[3])], dim=2
-                )
+                cache[layer] = torch.cat([old, old.new_zeros(len(old), old.shape[1], added, old.shape[3])], dim=2)
 
     def end_step(self) -> None:
         """The rows' new tokens are in the cache."""
@@ -194,6 +201,48 @@ class _Decode:
         by_place: Tensor = in_grid.view(groups, key_heads, self.slots, queries, last).transpose(1, 2)
         by_place = by_place.reshape(groups * self.slots, key_heads, queries, last)
         return by_place if self.full else by_place[self.place_of_row]
+
+
+class _Tails:
+    """Rows' own beginnings, end to end in one pass: each attends to its prompt's keys and causally to itself."""
+
+    def __init__(self, decode: _Decode, lines: Sequence[int], lengths: Sequence[int]) -> None:
+        self._decode = decode
+        self._lines = list(lines)
+        self._lengths = list(lengths)
+        groups = decode.group_of_row[torch.tensor(self._lines, device=decode.device)]
+        self._groups: list[int] = groups.tolist()
+        self._prompts: list[int] = decode.lengths[groups].tolist()
+
+    def positions(self) -> Tensor:
+        """`(N,)`: where the tokens stand in their sequences."""
+        pairs = zip(self._prompts, self._lengths, strict=True)
+        return torch.cat([torch.arange(start, start + length, device=self._decode.device) for start, length in pairs])
+
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float, dropout: float) -> Tensor:
+        """See `Layout.attend`; the keys and values stay in the suffix cache."""
+        decode = self._decode
+        repeats = query.shape[1] // key.shape[1]
+        mixed = []
+        parts = zip(*(torch.split(tensor[0], self._lengths, dim=1) for tensor in (query, key, value)), strict=True)
+        for line, group, prompt, (q, k, v) in zip(self._lines, self._groups, self._prompts, parts, strict=True):
+            own = q.shape[1]
+            decode.suffix_keys[layer][line, :, :own] = k.float()
+            decode.suffix_values[layer][line, :, :own] = v.float()
+            before_k = decode.prompt_keys[layer][group, :, :, :prompt].transpose(-1, -2).to(k.dtype)
+            before_v = decode.prompt_values[layer][group, :, :prompt].to(v.dtype)
+            k = torch.cat([before_k, k], dim=1).repeat_interleave(repeats, dim=0)
+            v = torch.cat([before_v, v], dim=1).repeat_interleave(repeats, dim=0)
+            seen = torch.ones(own, prompt + own, dtype=torch.bool, device=q.device).tril(prompt)
+            mixed.append(
+                nn.functional.scaled_dot_product_attention(q[None], k[None], v[None], attn_mask=seen, scale=scaling)
+            )
+        return torch.cat(mixed, dim=2)
+
+    def end(self) -> None:
+        """The tokens are in the cache."""
+        lines = torch.tensor(self._lines, device=self._decode.device)
+        self._decode.ages[lines] = torch.tensor(self._lengths, device=self._decode.device)
 
 
 def _beyond(lengths: Tensor, longest: int) -> Tensor | None:
@@ -319,7 +368,7 @@ def _next(waiting: deque[int], parts: Sequence[Part], room: int) -> list[int]:
 
 
 def _admit(model: nn.Module, batch: _Batch, numbers: Sequence[int]) -> Tensor:
-    """Compute these parts' prompts once and add their rows; returns the rows' first logits, `(R', V)`."""
+    """Compute these parts' prompts once, then the rows' tails; returns the new rows' first logits, `(R', V)`."""
     prompts = [batch.parts[number].prompt for number in numbers]
     counts = [len(batch.parts[number].uniforms) for number in numbers]
     lengths = [len(prompt) for prompt in prompts]
@@ -339,7 +388,32 @@ def _admit(model: nn.Module, batch: _Batch, numbers: Sequence[int]) -> Tensor:
             values.append(_padded(value, portion))
         batch.layout.admit(keys, values, torch.tensor(portion, device=device), counts[start:stop])
     batch.add(numbers)
-    return torch.cat(logits).repeat_interleave(torch.tensor(counts, device=device), dim=0)
+    of_rows = torch.cat(logits).repeat_interleave(torch.tensor(counts, device=device), dim=0)
+    tails = [
+        tail
+        for number, count in zip(numbers, counts, strict=True)
+        for tail in batch.parts[number].tails or [()] * count
+    ]
+    return _extended(model, batch.layout, of_rows, tails)
+
+
+def _extended(model: nn.Module, layout: _Decode, logits: Tensor, tails: Sequence[Sequence[int]]) -> Tensor:
+    """Compute the tails of the rows added last; `logits` `(R', V)` are theirs after the prompt, and become those after
+    the tail."""
+    first = len(layout.ages) - len(tails)
+    with_tail = [row for row, tail in enumerate(tails) if tail]
+    if not with_tail:
+        return logits
+    layout.make_room(max(map(len, tails)))
+    lengths = [len(tails[row]) for row in with_tail]
+    for start, stop in _portions(lengths, _PREFILL_TOKENS):
+        rows, portion = with_tail[start:stop], lengths[start:stop]
+        beginnings = _Tails(layout, [first + row for row in rows], portion)
+        ids = torch.tensor([token for row in rows for token in tails[row]], device=layout.device)
+        last = torch.tensor(portion, device=layout.device).cumsum(0) - 1
+        logits[rows] = packed_forward(model, beginnings, ids, beginnings.positions(), keep=last)
+        beginnings.end()
+    return logits
 
 
 def _padded(packed: Tensor, lengths: Sequence[int]) -> Tensor:

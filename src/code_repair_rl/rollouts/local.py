@@ -16,6 +16,7 @@ from code_repair_rl.models.packed import unwrapped, why_not_packable
 from code_repair_rl.rollouts.completion import Completion, FinishReason, Message, Sampling
 from code_repair_rl.rollouts.decoding import Part, Sampled, decode
 from code_repair_rl.rollouts.plain_decoding import decode_plainly
+from code_repair_rl.rollouts.prefixes import alike, apart
 from code_repair_rl.rollouts.sampler import row_uniforms
 
 if TYPE_CHECKING:
@@ -120,27 +121,36 @@ class LocalEngine:
         if self._copy_dtype is not None and self._copy is None:
             self.refresh()
         model = self.model if self._copy is None else self._copy
+        packs = self._packs(model)
+        places = alike(prompts, counts, self.max_rows) if packs else apart(prompts, counts, self.max_rows)
         # Prompts of like length together, long ones first: they share one padded block of keys.
-        order = sorted(range(len(prompts)), key=lambda number: (-len(prompts[number]), number))
-        places = [
-            (number, range(start, min(start + self.max_rows, counts[number])))
-            for number in order
-            for start in range(0, counts[number], self.max_rows)
-        ]
+        places.sort(key=lambda place: (-place.shared, place.rows[0]))
         streams = [(sampling.seed, number) if seeds is None else (seeds[number], 0) for number in range(len(prompts))]
-        parts = [self._part(streams[number], prompts[number], rows, context, sampling) for number, rows in places]
-        way = decode if self._packs(model) else decode_plainly
-        with _evaluating(model):
-            found = way(model, parts, self.stop_ids, sampling.temperature, self.max_rows)
-        results: list[list[Completion]] = [[] for _ in prompts]
-        for (number, _), rows in zip(places, found, strict=True):  # a prompt's parts follow one another
-            results[number] += [self._completion(tuple(prompts[number]), row) for row in rows]
-        return results
 
-    @staticmethod
-    def _part(stream: tuple[int, int], prompt: Sequence[int], rows: range, context: int, sampling: Sampling) -> Part:
-        limit = min(sampling.max_new_tokens, context - len(prompt))
-        return Part(prompt, [row_uniforms(*stream, row, limit) for row in rows])
+        def uniforms(number: int, row: int) -> Tensor:
+            limit = min(sampling.max_new_tokens, context - len(prompts[number]))
+            return row_uniforms(*streams[number], row, limit)
+
+        parts = [
+            Part(
+                prompts[place.rows[0][0]][: place.shared],
+                [uniforms(*row) for row in place.rows],
+                [prompts[number][place.shared :] for number, _ in place.rows],
+            )
+            for place in places
+        ]
+        with _evaluating(model):
+            way = decode if packs else decode_plainly
+            found = way(model, parts, self.stop_ids, sampling.temperature, self.max_rows)
+        drawn = {
+            row: sampled
+            for place, group in zip(places, found, strict=True)
+            for row, sampled in zip(place.rows, group, strict=True)
+        }
+        return [
+            [self._completion(tuple(prompt), drawn[number, row]) for row in range(counts[number])]
+            for number, prompt in enumerate(prompts)
+        ]
 
     def _packs(self, model: nn.Module) -> bool:
         if self.packed is None:
