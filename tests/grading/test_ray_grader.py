@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -12,7 +13,7 @@ from code_repair_rl.errors import BadInput
 from code_repair_rl.grading import Grader
 from tests.grading.sample import BAD, GOOD, answer, function_task
 
-ANSWERS = 2000
+ANSWERS = int(os.environ.get("CRRL_RAY_ANSWERS", "2000"))
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,201 @@
+"""Several processes train as one does, say so when they would not, and fail with a clear error when one of them dies.
+
+The jobs are real: torchrun with gloo on this machine, `tests.training.distributed_program` in each process.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from code_repair_rl.errors import BadInput
+from code_repair_rl.recipes import LaunchSection, ModelSection
+from code_repair_rl.runs import RunDir
+from code_repair_rl.training import together
+from code_repair_rl.training.batches import MicroBatch
+from code_repair_rl.training.launch import (
+    STATE_FILE,
+    Realised,
+    join,
+    require_realised,
+    require_resumable,
+    state_of,
+    trainer_settings,
+)
+from code_repair_rl.training.speedups import speedup_settings
+
+PLAIN = ModelSection(autocast="none")
+DDP = {"kind": "ddp", "processes": 2}
+ZERO3 = {"kind": "zero3", "processes": 2}
+has_deepspeed = pytest.mark.skipif(importlib.util.find_spec("deepspeed") is None, reason="needs the extra deepspeed")
+
+
+def job(stage: str, folder: Path, asked: dict[str, Any], processes: int = 1) -> subprocess.CompletedProcess[str]:
+    """Run a job to its end."""
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"] if processes > 1 else []
+    program = ["-m", "tests.training.distributed_program", stage, str(folder), json.dumps(asked)]
+    return subprocess.run(
+        [sys.executable, *launcher, *program],
+        cwd=Path(__file__).parents[2],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+
+
+def figures(folder: Path, *names: str) -> list[float]:
+    """The named metrics of every step, in order."""
+    rows = [row.values for row in RunDir.open(folder).metrics()]
+    return [row[name] for row in rows for name in names if name in row]
+
+
+def assert_same_training(one: Path, other: Path) -> None:
+    """Losses and gradients of every step, and the weights at the end."""
+    names = ("train/loss", "train/grad_norm", "train/kl")
+    assert figures(one, *names)
+    assert figures(one, *names) == pytest.approx(figures(other, *names), abs=1e-3)
+    first, second = (load_file(folder / "model" / _weights(folder)) for folder in (one, other))
+    assert first.keys() == second.keys()
+    assert all(torch.allclose(first[name], value, atol=1e-3) for name, value in second.items())
+
+
+def _weights(folder: Path) -> str:
+    adapter = folder / "model" / "adapter_model.safetensors"
+    return adapter.name if adapter.is_file() else "model.safetensors"
+
+
+CASES: dict[str, tuple[str, dict[str, Any]]] = {
+    "sft": ("sft", {}),
+    "grpo": ("grpo", {}),
+    "grpo-dapo": ("grpo", {"loss": "dapo"}),
+    "grpo-kl-lora": ("grpo", {"kl_beta": 0.5, "lora": True}),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("launch", [DDP, pytest.param(ZERO3, marks=has_deepspeed)], ids=["ddp", "zero3"])
+def test_two_processes_train_as_one(case: str, launch: dict[str, Any], tmp_path: Path) -> None:
+    stage, asked = CASES[case]
+    alone = job(stage, tmp_path / "alone", asked)
+    assert alone.returncode == 0, alone.stderr[-2000:]
+    both = job(stage, tmp_path / "both", {**asked, "launch": launch}, processes=2)
+    assert both.returncode == 0, both.stderr[-2000:]
+    assert_same_training(tmp_path / "alone", tmp_path / "both")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+def test_a_killed_process_ends_the_job_and_any_number_resumes_it(tmp_path: Path) -> None:
+    whole = job("sft", tmp_path / "whole", {"steps": 4})
+    assert whole.returncode == 0, whole.stderr[-2000:]
+    killed = job("sft", tmp_path / "cut", {"steps": 4, "launch": DDP, "die_at": 3}, processes=2)
+    assert killed.returncode != 0
+    assert "Signal 9 (SIGKILL)" in killed.stderr
+    assert [one.step for one in RunDir.open(tmp_path / "cut").checkpoints()] == [2]
+    resumed = job("sft", tmp_path / "cut", {"steps": 4})  # by one process instead of two
+    assert resumed.returncode == 0, resumed.stderr[-2000:]
+    assert_same_training_end(tmp_path / "whole", tmp_path / "cut")
+
+
+def assert_same_training_end(one: Path, other: Path) -> None:
+    """The weights at the end only: a cut run has recorded a step twice."""
+    first, second = (load_file(folder / "model" / "model.safetensors") for folder in (one, other))
+    assert all(torch.allclose(first[name], value, atol=1e-3) for name, value in second.items())
+
+
+def realised(**changes: Any) -> Realised:
+    return Realised(**{"kind": "zero3", "processes": 4, "precision": "no", "sharded": True, **changes})
+
+
+def test_what_came_of_a_job_is_held_against_the_recipe() -> None:
+    section = LaunchSection(kind="zero3", processes=4)
+    require_realised(section, PLAIN, realised())
+    for change in ({"kind": "ddp"}, {"processes": 1}, {"precision": "bf16"}, {"sharded": False}):
+        with pytest.raises(BadInput, match="would not run as the recipe says") as caught:
+            require_realised(section, PLAIN, realised(**change))
+        assert next(iter(change)) in str(caught.value)
+
+
+def test_a_job_of_another_size_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    with pytest.raises(BadInput, match="asks for 2 processes and this job has 3"):
+        join(LaunchSection(kind="ddp", processes=2))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="FSDP2 works there")
+def test_fsdp2_without_a_gpu_is_refused_instead_of_becoming_ddp(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(BadInput, match="quietly become DDP"):
+        join(LaunchSection(kind="fsdp2", processes=2))
+
+
+def test_missing_deepspeed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(BadInput, match="DeepSpeed is not installed"):
+        join(LaunchSection(kind="zero3", processes=2))
+
+
+def test_a_launch_section_becomes_deepspeeds_settings() -> None:
+    assert trainer_settings(LaunchSection(), PLAIN) == {}
+    section = LaunchSection(kind="zero3", processes=2, offload="all")
+    found = trainer_settings(section, ModelSection())["deepspeed"]
+    assert found["zero_optimization"]["stage"] == 3
+    assert found["zero_optimization"]["offload_param"] == {"device": "cpu"}
+    assert found["bf16"] == {"enabled": True}
+    assert trainer_settings(section, PLAIN)["deepspeed"]["bf16"] == {"enabled": False}
+
+
+def test_sharded_checkpoints_are_read_by_as_many_processes_only(tmp_path: Path) -> None:
+    zero3, ddp = LaunchSection(kind="zero3", processes=2), LaunchSection(kind="ddp", processes=2)
+    (tmp_path / STATE_FILE).write_text(state_of(zero3)[STATE_FILE])
+    require_resumable(zero3, tmp_path)
+    for other in (ddp, LaunchSection(), LaunchSection(kind="zero3", processes=4)):
+        with pytest.raises(BadInput, match="written by 2 process"):
+            require_resumable(other, tmp_path)
+    (tmp_path / STATE_FILE).write_text(state_of(ddp)[STATE_FILE])
+    require_resumable(LaunchSection(), tmp_path)
+    require_resumable(LaunchSection(kind="ddp", processes=3), tmp_path)
+
+
+def test_speedups_that_are_not_there_or_do_not_fit_are_refused() -> None:
+    assert speedup_settings(LaunchSection()) == {}
+    for name, said in {
+        "liger": "not installed",
+        "unsloth": "cannot be used",
+        "flash-attention": "own attention",
+    }.items():
+        with pytest.raises(BadInput, match=said):
+            speedup_settings(LaunchSection(speedups=(name,)))  # type: ignore[arg-type]
+
+
+class _Row:
+    def __init__(self, tokens: int) -> None:
+        self.token_ids = (1,) * tokens
+
+
+@pytest.mark.parametrize("full", [0, 1, 3, 4])
+def test_every_process_makes_as_many_forward_passes(full: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(together, "replace", lambda row, **_: row)
+    batches: list[Any] = [MicroBatch((), 0.0)] * (8 - full)
+    batches += [MicroBatch((_Row(number + 1),), 1.0) for number in range(full)]  # type: ignore[arg-type]
+    monkeypatch.setattr(together, "processes", lambda: 2)
+    shares = []
+    for place in range(2):
+        monkeypatch.setattr(together, "place", lambda place=place: place)
+        shares.append(together.share_of(batches, 4))
+    assert [len(share) for share in shares] == [4, 4]
+    assert len({tuple(bool(batch.rows) for batch in share) for share in shares}) == 1
+    carried = [row for share in shares for batch in share if batch.loss_scale for row in batch.rows]
+    assert sorted(len(row.token_ids) for row in carried) == list(range(1, full + 1))
