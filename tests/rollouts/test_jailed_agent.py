@@ -16,7 +16,7 @@ import pytest
 from code_repair_rl.errors import BadInput
 from code_repair_rl.grading import Grader, Outcome
 from code_repair_rl.rollouts import Sampling
-from code_repair_rl.rollouts.agent_programs import PROGRAMS, AgentProgram, Endpoint, Launch, python_for
+from code_repair_rl.rollouts.agent_programs import PROGRAMS, AgentProgram, Endpoint, Launch, program_named, python_for
 from code_repair_rl.rollouts.ask import Answer, ask, row_of
 from code_repair_rl.rollouts.episode import Ending, Episode
 from code_repair_rl.rollouts.jailed_agent import JailedAgent
@@ -240,3 +240,11 @@ def leftovers() -> list[str]:
 def test_an_agent_that_is_not_installed_is_named_with_the_mend(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="nano-agent is not installed"):
         python_for(PROGRAMS["nano-agent"], tmp_path)
+
+
+def test_adapters_are_named_as_module_and_class() -> None:
+    found = program_named("code_repair_rl.rollouts.agent_programs:NanoAgent")
+    assert found == PROGRAMS["nano-agent"] == program_named("nano-agent")
+    for name in ("no_such_module:Agent", "json:NoAgent", "unknown"):
+        with pytest.raises(BadInput, match="there is no agent"):
+            program_named(name)

@@ -56,7 +56,9 @@ def evaluate(
     ),
     concurrency: int = typer.Option(8, min=1, help="Requests to the endpoint at once."),
     agent: str | None = typer.Option(
-        None, "--agent", help="Who works on each task over several answers: repair-loop. Default: single answers."
+        None,
+        "--agent",
+        help="Who works on each task over several answers: repair-loop, mini-swe-agent, nano-agent.",
     ),
     max_turns: int = typer.Option(3, "--max-turns", min=1, help="Answers per attempt of the agent at most."),
     record_pass_rates: bool = typer.Option(
@@ -252,7 +254,8 @@ def chosen_agent(name: str | None, max_turns: int) -> Agent | None:
     try:
         section = AgentSection.model_validate({"name": name, "max_turns": max_turns})
     except ValidationError as error:
-        raise BadInput(f"there is no agent {name!r}", where="--agent", mend="use repair-loop") from error
+        mend = "use repair-loop, mini-swe-agent, nano-agent, or module:Class"
+        raise BadInput(f"there is no agent {name!r}", where="--agent", mend=mend) from error
     return agent_of(section)
 
 

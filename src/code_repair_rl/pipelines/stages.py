@@ -30,6 +30,7 @@ from code_repair_rl.tasks.draw import draw
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from code_repair_rl.grading.ray_grader import RayGrader
     from code_repair_rl.evaluation import EvalResult, Progress
     from code_repair_rl.rollouts.local import LocalEngine
     from code_repair_rl.rollouts.vllm import VllmEngine
@@ -125,16 +126,35 @@ def evaluation_tasks(recipe: Recipe) -> list[Task]:
 
 
 def agent_of(section: AgentSection | None) -> Agent | None:
-    """Who works on tasks in a recipe with this section; None where the model is asked for single answers."""
+    """Who works on tasks in a recipe with this section; None where the model is asked for single answers.
+
+    Raises:
+        BadInput: an adapter is named that is not there.
+    """
+    from code_repair_rl.rollouts.agent_programs import program_named
     from code_repair_rl.rollouts.repair_loop import RepairLoop
 
     if section is None:
         return None
-    return RepairLoop(section.max_turns, section.undo, section.max_feedback_characters)
+    if section.name == "repair-loop":
+        return RepairLoop(section.max_turns, section.undo, section.max_feedback_characters)
+    from code_repair_rl.rollouts.jailed_agent import JailedAgent
+
+    return JailedAgent(
+        program_named(section.name),
+        max_turns=section.max_turns,
+        deadline_seconds=section.deadline_seconds,
+        context_tokens=section.context_tokens,
+        concurrency=section.at_once,
+    )
 
 
-def grader_of(recipe: Recipe) -> Grader:
+def grader_of(recipe: Recipe) -> Grader | RayGrader:
     """The grader that the recipe asks for."""
+    if recipe.sandbox.ray is not None:
+        from code_repair_rl.grading.ray_grader import RayGrader
+
+        return RayGrader(recipe.sandbox.ray, recipe.sandbox.backend, recipe.sandbox.workers)
     return Grader(backend=recipe.sandbox.backend, workers=recipe.sandbox.workers)
 
 

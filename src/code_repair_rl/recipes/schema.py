@@ -75,6 +75,9 @@ class SandboxSection(Section):
     backend: str = "auto"
     """`auto` takes the best backend that really isolates; `unsafe_local` isolates nothing and stamps every result."""
     workers: int = Field(default=2, ge=1)
+    ray: str | None = None
+    """Address of a Ray cluster (`auto`, `ray://…`) whose nodes grade, `workers` answers at once on each; None: this
+    machine does."""
 
 
 class SftSection(Section):
@@ -155,8 +158,9 @@ class GrpoSection(Section):
 class AgentSection(Section):
     """Who works on a task, where that is more than one answer: training, validation and evaluation alike."""
 
-    name: Literal["repair-loop"] = "repair-loop"
-    """`repair-loop`: edit, run the visible tests, read the failure, edit again."""
+    name: str = Field(default="repair-loop", pattern=r"^(repair-loop|mini-swe-agent|nano-agent|[\w.]+:\w+)$")
+    """`repair-loop`: edit, run the visible tests, read the failure, edit again. `mini-swe-agent`, `nano-agent`: these
+    programs, in a jail. `module:Class`: an adapter of your own for another program."""
     max_turns: int = Field(default=3, ge=1)
     """Answers per attempt at most; each may have `max_new_tokens`."""
     undo: bool = True
@@ -164,6 +168,12 @@ class AgentSection(Section):
     answers build on one another."""
     max_feedback_characters: int = Field(default=300, ge=40)
     """`repair-loop`: how much of a failure is shown; the prompt of every later answer holds it."""
+    deadline_seconds: float = Field(default=300.0, gt=0)
+    """Programs: of one attempt, with everything it waits for."""
+    context_tokens: int | None = Field(default=None, ge=1)
+    """Programs: the longest conversation, where that is less than the model's context."""
+    at_once: int = Field(default=8, ge=1)
+    """Programs: attempts at the same time."""
 
 
 class LaunchSection(Section):

@@ -5,6 +5,7 @@ Whatever speaks the OpenAI chat API can be trained on: write an `AgentProgram` (
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
 import sys
@@ -120,6 +121,26 @@ class NanoAgent:
 
 PROGRAMS: Mapping[str, AgentProgram] = {program.name: program for program in (MiniSweAgent(), NanoAgent())}
 """The agents that recipes can name."""
+
+
+def program_named(name: str) -> AgentProgram:
+    """The agent of that name, or an adapter of the user's as `module:Class`.
+
+    Raises:
+        BadInput: there is none.
+    """
+    if name in PROGRAMS:
+        return PROGRAMS[name]
+    module, _, attribute = name.partition(":")
+    try:
+        made: AgentProgram = getattr(importlib.import_module(module), attribute)()
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
+        raise BadInput(
+            f"there is no agent {name!r} ({error})",
+            where="agent.name",
+            mend=f"use {', '.join(PROGRAMS)}, or module:Class of an adapter on PYTHONPATH",
+        ) from error
+    return made
 
 
 def python_for(program: AgentProgram, folder: Path | None = None) -> str:
