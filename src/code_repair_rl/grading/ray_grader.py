@@ -7,13 +7,14 @@ what its sandbox needs; paths that tasks name (installed packages) must be the s
 
 from __future__ import annotations
 
+import threading
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from types import TracebackType
 from typing import Any
 
 from code_repair_rl.errors import BadInput, CrrlError, MachineryFailed
+from code_repair_rl.grading.grader import Grader
 from code_repair_rl.grading.verdict import Outcome, Verdict
 from code_repair_rl.tasks import Task
 
@@ -22,6 +23,9 @@ _DEATHS_OF_ONE_ANSWER = 3
 _DEATHS_OF_ONE_NODE = 3
 """After so many of its workers died, a node that is still there is not used any more."""
 _WAIT_SECONDS = 5.0
+
+_Job = tuple[str, Task, Any]
+"""A method of `Grader`, and its arguments."""
 
 
 @dataclass(slots=True)
@@ -35,8 +39,8 @@ class _Node:
     """Reference to the place of the answer that it is grading."""
 
 
-class RayGrader:
-    """Grades answers on every node of a Ray cluster; used as `Grader` is.
+class RayGrader(Grader):
+    """A `Grader` whose jails are on every node of a Ray cluster, and none in this process.
 
     Args:
         address: of the cluster (`auto` for the one that this machine belongs to); None uses the one connected to.
@@ -53,19 +57,16 @@ class RayGrader:
             raise BadInput(f"a grader needs at least one worker, not {workers}", where="workers")
         self._ray = _ray()
         self._backend, self._workers = backend, workers
+        self._busy = threading.Lock()
         self._connect(address)
         self._nodes: dict[str, _Node] = {}
         self._given_up: set[str] = set()
-        self.isolation = self._find_nodes()
+        self._tier = self._find_nodes()
+
+    @property
+    def isolation(self) -> str:
         """The tier that verdicts are stamped with."""
-
-    def __enter__(self) -> RayGrader:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+        return self._tier
 
     @property
     def nodes(self) -> int:
@@ -80,7 +81,15 @@ class RayGrader:
 
     def grade(self, task: Task, completion_text: str) -> Verdict:
         """The verdict on one answer."""
-        return self.grade_many([(task, completion_text)])[0]
+        return self._run([("grade", task, completion_text)])[0]
+
+    def grade_files(self, task: Task, files_after: Mapping[str, str]) -> Verdict:
+        """The verdict on a tree as it is after an edit; always runs the tests."""
+        return self._run([("grade_files", task, dict(files_after))])[0]
+
+    def grade_files_anew(self, task: Task, files_after: Mapping[str, str]) -> Verdict:
+        """As `grade_files`, past the node's cache."""
+        return self._run([("grade_files_anew", task, dict(files_after))])[0]
 
     def grade_many(
         self, answers: Sequence[tuple[Task, str]], progress: Callable[[int], None] | None = None
@@ -94,11 +103,24 @@ class RayGrader:
         Raises:
             MachineryFailed: no node is left.
         """
+        return self._run([("grade", task, text) for task, text in answers], progress)
+
+    def _run(self, jobs: Sequence[_Job], progress: Callable[[int], None] | None = None) -> list[Verdict]:
+        # One caller at a time: the nodes' books are kept here.
+        with self._busy:
+            try:
+                return self._run_alone(jobs, progress)
+            except BaseException:
+                # Ctrl-C, or an error of ours: what runs is dropped with its worker; the next call starts fresh ones.
+                self.close()
+                raise
+
+    def _run_alone(self, jobs: Sequence[_Job], progress: Callable[[int], None] | None) -> list[Verdict]:
         verdicts: dict[int, Verdict] = {}
-        waiting = deque(range(len(answers)))
+        waiting = deque(range(len(jobs)))
         deaths: Counter[int] = Counter()
-        while len(verdicts) < len(answers):
-            self._hand_out(waiting, answers)
+        while len(verdicts) < len(jobs):
+            self._hand_out(waiting, jobs)
             lost = self._gather(verdicts)
             for place in lost:
                 deaths[place] += 1
@@ -109,17 +131,16 @@ class RayGrader:
                     waiting.appendleft(place)
             if progress is not None:
                 progress(len(verdicts))
-        return [verdicts[place] for place in range(len(answers))]
+        return [verdicts[place] for place in range(len(jobs))]
 
-    def _hand_out(self, waiting: deque[int], answers: Sequence[tuple[Task, str]]) -> None:
+    def _hand_out(self, waiting: deque[int], jobs: Sequence[_Job]) -> None:
         """Give every node as much as it grades at once, and as much again so that it never waits for us."""
         if waiting and not self._nodes:
             self._find_nodes()
         for node in self._nodes.values():
             while waiting and len(node.pending) < 2 * self._workers:
                 place = waiting.popleft()
-                task, text = answers[place]
-                node.pending[node.actor.grade.remote(task, text)] = place
+                node.pending[node.actor.run.remote(*jobs[place])] = place
 
     def _gather(self, verdicts: dict[int, Verdict]) -> list[int]:
         """Take in what is done; the places of answers that were lost with their worker."""
@@ -177,7 +198,7 @@ class RayGrader:
                 where="ray",
                 mend="run `crrl doctor` on the nodes, and `ray status`",
             )
-        return ", ".join(sorted(tiers)) or self.isolation
+        return ", ".join(sorted(tiers)) or self._tier
 
     def _worker_on(self, node_id: str) -> Any:
         strategy = self._ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node_id, soft=False)
@@ -203,19 +224,16 @@ class _NodeWorker:
     """Lives on a node: the node's own grader, whose pool takes `workers` answers at once."""
 
     def __init__(self, backend: str, workers: int) -> None:
-        import threading
-
-        from code_repair_rl.grading.grader import Grader
-
         self._grader = Grader(backend=backend, workers=workers)
         self._room = threading.Semaphore(workers)
 
     def isolation(self) -> str:
         return self._grader.isolation
 
-    def grade(self, task: Task, text: str) -> Verdict:
+    def run(self, kind: str, task: Task, given: Any) -> Verdict:
         with self._room:
-            return self._grader.grade(task, text)
+            verdict: Verdict = getattr(self._grader, kind)(task, given)
+        return verdict
 
 
 def _as_ours(error: Any) -> Exception:

@@ -30,7 +30,6 @@ from code_repair_rl.tasks.draw import draw
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from code_repair_rl.grading.ray_grader import RayGrader
     from code_repair_rl.evaluation import EvalResult, Progress
     from code_repair_rl.rollouts.local import LocalEngine
     from code_repair_rl.rollouts.vllm import VllmEngine
@@ -149,7 +148,7 @@ def agent_of(section: AgentSection | None) -> Agent | None:
     )
 
 
-def grader_of(recipe: Recipe) -> Grader | RayGrader:
+def grader_of(recipe: Recipe) -> Grader:
     """The grader that the recipe asks for."""
     if recipe.sandbox.ray is not None:
         from code_repair_rl.grading.ray_grader import RayGrader

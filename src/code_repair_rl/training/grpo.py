@@ -31,6 +31,7 @@ from code_repair_rl.training.callbacks import TellListener, TimeBudget, TrimHeap
 from code_repair_rl.training.checkpointing import AtomicCheckpoints
 from code_repair_rl.training.collect import Collector, rollout_metrics
 from code_repair_rl.training.launch import add_checks, require_resumable, save_whole
+from code_repair_rl.training.push import ServerPush
 from code_repair_rl.training.reference import Reference, reference_of
 from code_repair_rl.training.settings import lora_config, silence, trainer_arguments
 from code_repair_rl.training.sft import model_path
@@ -68,6 +69,8 @@ class RepairGRPOTrainer(AtomicCheckpoints, GRPOTrainer):  # type: ignore[misc]
     """TRL's GRPO trainer, fed by a `Collector`."""
 
     _buffered_inputs: list[dict[str, Any]] | None
+    push: ServerPush | None = None
+    """Sends the weights to whoever samples, where that is a server."""
     _sampled: torch.Tensor | None = None
     """(B, T) of the micro-batch at hand: 1 where the model drew the token. TRL passes ids and attention mask only."""
 
@@ -258,6 +261,7 @@ def train_grpo(
         callbacks=[TellListener(listener, _METRICS), TimeBudget(run, settings.max_minutes), TrimHeap()],
     )
     trainer.launch = launch
+    trainer.push = None if launch.vllm is None else ServerPush(launch.vllm)
     keep = functools.partial(save_whole, trainer, tokenizer, model_path(run))
     add_checks(trainer, launch, model_settings)
     if validate is not None:

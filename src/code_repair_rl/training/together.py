@@ -133,10 +133,15 @@ def share_of(batches: Sequence[MicroBatch], per_process: int) -> list[MicroBatch
 
 
 def whole_weights(trainer: Trainer) -> AbstractContextManager[Any]:
-    """While open, the plain model has all its weights in this process, to be sampled from: ZeRO-3 gathers them.
+    """While open, whoever samples has the current weights: the plain model in this process, which ZeRO-3 gathers, or a
+    server, which is sent them (`trainer.push`).
 
     Every process must open it.
     """
+    push = getattr(trainer, "push", None)
+    if push is not None:
+        push(trainer)
+        return nullcontext()
     if processes() == 1 or not _is_zero3(trainer):
         return nullcontext()
     from trl.models.utils import unwrap_model_for_generation

@@ -44,17 +44,7 @@ def weights(
         for.
     """
     make_whole = gather or gathering(model)
-    whole: Any = model
-    plain: Any = whole.get_base_model() if hasattr(whole, "get_base_model") else whole
-    seen: set[int] = set()
-    for path, module in plain.named_modules():
-        if _is_adapter(path):
-            continue
-        own = _parameters(module)
-        fresh = {name: parameter for name, parameter in own.items() if id(parameter) not in seen}
-        if not fresh:
-            continue
-        seen |= {id(parameter) for parameter in fresh.values()}
+    for path, module, fresh in _modules(model):
         with torch.no_grad(), make_whole([*fresh.values(), *_adapter_parameters(module)]):
             for name, parameter in fresh.items():
                 value = parameter.detach()
@@ -62,6 +52,28 @@ def weights(
                     for adapter in module.active_adapters:
                         value = value + module.get_delta_weight(adapter).to(value.dtype)
                 yield _plain_name(f"{path}.{name}"), value if dtype is None else value.to(dtype)
+
+
+def named_shapes(model: nn.Module) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """What `weights` will yield, in its order, without gathering anything."""
+    for path, _, fresh in _modules(model):
+        for name, parameter in fresh.items():
+            # Under ZeRO-3 a parameter's own shape is that of nothing, or of its piece.
+            yield _plain_name(f"{path}.{name}"), tuple(getattr(parameter, "ds_shape", parameter.shape))
+
+
+def _modules(model: nn.Module) -> Iterator[tuple[str, Any, dict[str, nn.Parameter]]]:
+    """Path, module and those of its own parameters that no earlier module had."""
+    whole: Any = model
+    plain: nn.Module = whole.get_base_model() if hasattr(whole, "get_base_model") else whole
+    seen: set[int] = set()
+    for path, module in plain.named_modules():
+        if _is_adapter(path) or path.endswith("base_layer"):
+            continue
+        fresh = {name: one for name, one in _parameters(module).items() if id(one) not in seen}
+        if fresh:
+            seen |= {id(one) for one in fresh.values()}
+            yield path, module, fresh
 
 
 def _parameters(module: nn.Module) -> dict[str, nn.Parameter]:
