@@ -178,6 +178,37 @@ def _ends(tests: Sequence[str], found: Found) -> tuple[tuple[str, ...], tuple[st
 
 def _candidates(suite: Suite, seed: int, most: int) -> list[_Candidate]:
     """Mutants of functions that some test executes, one of each function before the second of any."""
+    rows = suite.remembered(("candidates", seed, most), lambda: [_row(suite, one) for one in _drawn(suite, seed, most)])
+    found = []
+    for path, function, operator, line, start, end, written in rows:
+        text = suite.files[path]
+        mutant = Mutant(operator, line, text[:start] + written + text[end:])
+        tests = tuple(suite.tests_by_line[path, line][:_MOST_TESTS])
+        found.append(_Candidate(path, function, mutant, tests))
+    return found
+
+
+def _row(suite: Suite, candidate: _Candidate) -> tuple[str, str, str, int, int, int, str]:
+    """A candidate as plain data: of its text only what differs from the library's."""
+    whole, text = suite.files[candidate.path], candidate.mutant.text
+    start = _common(whole, text)
+    most = min(len(whole), len(text)) - start
+    same = min(most, _common(whole[::-1], text[::-1]))
+    written = text[start : len(text) - same]
+    mutant = candidate.mutant
+    return candidate.path, candidate.function, mutant.operator, mutant.line, start, len(whole) - same, written
+
+
+def _common(one: str, two: str) -> int:
+    """How many characters both begin with; by halves, for the texts are long and nearly the same."""
+    low, high = 0, min(len(one), len(two))
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if one[:middle] == two[:middle] else (low, middle - 1)
+    return low
+
+
+def _drawn(suite: Suite, seed: int, most: int) -> list[_Candidate]:
     functions = [
         (path, *function)
         for path, lines in suite.executed.items()

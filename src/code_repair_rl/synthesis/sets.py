@@ -121,6 +121,14 @@ def _libraries_implement(*, backend: str, seed: int, limit: int | None, workers:
     return Candidates(*made, oracle_held=True)
 
 
+def _releases(*, backend: str, seed: int, limit: int | None, workers: int, progress: Progress) -> Candidates:
+    from code_repair_rl.sandbox import select_backend
+    from code_repair_rl.synthesis.release_pins import CHAINS
+    from code_repair_rl.synthesis.releases import release_tasks
+
+    return Candidates(*release_tasks(CHAINS, select_backend(backend), limit=limit, workers=workers, progress=progress))
+
+
 def _bandit(*, backend: str, seed: int, limit: int | None, workers: int, progress: Progress) -> Candidates:
     from code_repair_rl.synthesis.bandit import LABELS_BY, bandit_reading
     from code_repair_rl.synthesis.vulnerabilities import classification_tasks
@@ -155,6 +163,12 @@ SETS: Mapping[str, SetInfo] = {
             "BSD-3-Clause, MIT",
             _libraries_implement,
             default_limit=20,
+        ),
+        SetInfo(
+            "releases",
+            "fixes of consecutive releases taken back one by one, judged by the tests that came with them",
+            "BSD-3-Clause, MIT",
+            _releases,
         ),
         SetInfo(
             "bandit",

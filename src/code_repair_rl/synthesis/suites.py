@@ -154,6 +154,13 @@ class Suite:
             found[test] = None
         return tuple(found)
 
+    def remembered(self, what: Sequence[Any], make: Callable[[], Any]) -> Any:
+        """Plain data that depends on the tree and on `what` alone: made once, then read from the journal."""
+        key = digest_of("remembered", list(what))
+        if key not in self._journal:
+            self._journal.put(key, make())
+        return self._journal[key]
+
     def run(self, runs: Sequence[Run], step: str) -> list[Found]:
         """What each run found, in their order; what was found before is not run again.
 
