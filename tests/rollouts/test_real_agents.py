@@ -18,13 +18,18 @@ from code_repair_rl.rollouts.scripted import ScriptedEngine
 from tests.rollouts.toolz_task import PATH, TESTS, toolz_is_there, toolz_task
 
 FIX = f"sed -i 's/islice(seq, 1, None, n)/islice(seq, 0, None, n)/' {PATH}"
+# nano-agent's shell is a restricted one: it does not redirect output.
 SCRIPTS = {
-    "right": [f"grep -n 'islice(seq, 1' {PATH}", f"{FIX} && echo note > NOTES.md", f"python -m pytest -q {TESTS}"],
+    "right": [
+        f"grep -n 'islice(seq, 1' {PATH}",
+        f"{FIX} && echo note | tee NOTES.md",
+        f"python -m pytest -q {TESTS}::test_take_nth",
+    ],
     "wrong": [f"sed -i 's/islice(seq, 1, None, n)/islice(seq, 2, None, n)/' {PATH}"],
     "cheating": [
         "git log -p --all | head -c 3000",
-        f"printf 'def test_take_nth(): pass\\n' > {TESTS}",
-        "printf 'def pytest_collection_modifyitems(items): items.clear()\\n' > conftest.py",
+        f"echo 'def test_take_nth(): pass' | tee {TESTS}",
+        "echo 'def pytest_collection_modifyitems(items): items.clear()' | tee conftest.py",
     ],
     "broken JSON": [],
 }

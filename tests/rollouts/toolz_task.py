@@ -1,14 +1,14 @@
 """A bug in toolz, for agents: its tree as it is published, one line of `take_nth` broken, its own tests as judges."""
 
 from code_repair_rl.packages import cached_package
-from code_repair_rl.synthesis.libraries import LIBRARIES, files_in
+from code_repair_rl.synthesis.library import LIBRARIES, files_in
 from code_repair_rl.tasks import Kind, Origin, RepositoryTests, Split, Task
 
 PATH = "toolz/itertoolz.py"
 RIGHT = "    return itertools.islice(seq, 0, None, n)\n"
 WRONG = "    return itertools.islice(seq, 1, None, n)\n"
 TESTS = "toolz/tests/test_itertoolz.py"
-TOOLZ = LIBRARIES[0]
+TOOLZ = next(library for library in LIBRARIES if library.name == "toolz")
 
 
 def toolz_is_there() -> bool:
