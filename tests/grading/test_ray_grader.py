@@ -56,9 +56,9 @@ def test_a_node_that_dies_takes_no_verdict_with_it(cluster: Any) -> None:
             killed_at.append(done)
             cluster.remove_node(victim, allow_graceful=False)
 
-    begun = time.perf_counter()
     with RayGrader(workers=1) as grader:
         assert grader.nodes == 3
+        begun = time.perf_counter()
         verdicts = grader.grade_many(answers, progress)
         assert grader.nodes == 2
     on_ray = time.perf_counter() - begun

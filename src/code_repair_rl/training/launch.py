@@ -67,6 +67,7 @@ def join(section: LaunchSection) -> None:
             os.environ.setdefault(name, value)
     on_gpu = torch.cuda.is_available()
     if section.kind in _DEEPSPEED:
+        # Not ACCELERATE_USE_CPU beside it, on CPUs either: with that, accelerate drops DeepSpeed and makes it DDP.
         os.environ["ACCELERATE_USE_DEEPSPEED"] = "true"
         if not on_gpu:
             os.environ.setdefault("DS_ACCELERATOR", "cpu")
@@ -107,8 +108,6 @@ def trainer_settings(section: LaunchSection, model: ModelSection) -> dict[str, A
     }
     if section.kind in _DEEPSPEED:
         settings["deepspeed"] = _deepspeed(section, model)
-        # On CPUs, too: told to use the CPU, accelerate drops DeepSpeed and makes it DDP.
-        settings["use_cpu"] = False
     if section.kind == "fsdp2":
         settings["fsdp"] = True
         settings["fsdp_config"] = {
