@@ -36,6 +36,7 @@ def _options(
 def _commands() -> None:
     """Let every command module add its commands."""
     from code_repair_rl.cli import (
+        classify,
         compare,
         demo,
         doctor,
@@ -59,6 +60,7 @@ def _commands() -> None:
     doctor.add_to(app)
     edits.add_to(app)
     fix.add_to(app)
+    classify.add_to(app)
     grade.add_to(app)
     train.add_to(app)
     rollout.add_to(app)

@@ -47,7 +47,7 @@ class Opinion:
 
     section: Section
     label: str
-    """The majority's; among tied ones the one with more weight of evidence. `unreadable` where no answer could be read."""
+    """The majority's; among tied ones the one with more weight of evidence. `unreadable` where none could be read."""
     vote_share: float
     """Of all answers, those that could not be read included."""
     votes: Mapping[str, float]
@@ -73,7 +73,7 @@ def sections_of(
     *,
     labels: Sequence[str],
     max_prompt_tokens: int,
-    lines: tuple[int, int] | None,
+    lines: tuple[int, int] | None = None,
 ) -> list[Section]:
     """The file as a whole where its prompt fits, else (Python) its functions one by one.
 
