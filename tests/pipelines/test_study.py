@@ -51,7 +51,15 @@ def task_file(tmp_path: Path) -> Path:
 
 def test_units_share_their_warm_start_leave_records_and_are_done_once(task_file: Path, tmp_path: Path) -> None:
     def unit(name: str) -> Recipe:
-        smoke = compose("smoke", [f"model.name={TINY_MODEL}", f"tasks.name={task_file}", "grpo.max_minutes=0.02"])
+        smoke = compose(
+            "smoke",
+            [
+                f"model.name={TINY_MODEL}",
+                f"tasks.name={task_file}",
+                "grpo.max_minutes=0.02",
+                "evaluation.forgetting_tasks=2",
+            ],
+        )
         shape = compose(f"study/{name}")
         about = {key: getattr(shape, key) for key in ("name", "description", "reward", "study", "control")}
         return smoke.model_copy(update=about)
@@ -63,6 +71,8 @@ def test_units_share_their_warm_start_leave_records_and_are_done_once(task_file:
     assert [set(record["models"]) for record in records] == [{"sft", "control"}, {"sft", "grpo"}]
     assert records[0]["models"]["sft"] == records[1]["models"]["sft"]
     assert records[0]["training"]["sft"] == records[1]["training"]["sft"]
+    assert [set(record["forgetting"]) for record in records] == [{"base", "sft", "control"}, {"base", "sft", "grpo"}]
+    assert records[0]["forgetting"]["sft"] == records[1]["forgetting"]["sft"]
     assert len(list(folder.glob("study-warm-start-*"))) == 1
     before = kept[1].read_text()
     steps = len(RunDir.open(folder / "study-tests-only-seed0" / "grpo").metrics())

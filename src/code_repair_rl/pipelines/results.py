@@ -29,11 +29,16 @@ STUDY_PREFIX = "study-"
 SCHEMA_VERSION = 1
 
 
-def record(run: RunDir, stages: Mapping[str, Path] | None = None) -> dict[str, Any]:
+def record(
+    run: RunDir,
+    stages: Mapping[str, Path] | None = None,
+    forgetting: Mapping[str, Mapping[str, float]] | None = None,
+) -> dict[str, Any]:
     """What is worth keeping of a finished journey, or of a unit of the study.
 
     Args:
         stages: folders of stages that do not lie in the run itself, by name.
+        forgetting: what each model forgot, where that was measured.
 
     Raises:
         BadInput: the run has no evaluation of the model that it is about.
@@ -61,6 +66,9 @@ def record(run: RunDir, stages: Mapping[str, Path] | None = None) -> dict[str, A
             for name in RIVALS
             if name in results and results[name] is not last
         ],
+        "forgetting": {
+            name: {key: round(one, 4) for key, one in of.items()} for name, of in (forgetting or {}).items()
+        },
         "training": {
             stage: _training(RunDir.open(folder))
             for stage, folder in folders.items()
@@ -69,9 +77,14 @@ def record(run: RunDir, stages: Mapping[str, Path] | None = None) -> dict[str, A
     }
 
 
-def keep(run: RunDir, folder: Path, stages: Mapping[str, Path] | None = None) -> Path:
-    """Write a journey's record into `folder`, under its recipe's name and seed; `stages` as for `record`."""
-    kept = record(run, stages)
+def keep(
+    run: RunDir,
+    folder: Path,
+    stages: Mapping[str, Path] | None = None,
+    forgetting: Mapping[str, Mapping[str, float]] | None = None,
+) -> Path:
+    """Write a journey's record into `folder`, under its recipe's name and seed; the rest as for `record`."""
+    kept = record(run, stages, forgetting)
     path = folder / f"{kept['recipe']['name']}-seed{kept['recipe']['seed']}.json"
     write_atomically(path, json.dumps(kept, separators=(",", ":")) + "\n")
     return path
@@ -246,7 +259,22 @@ def study_table(records: Sequence[Mapping[str, Any]]) -> str:
             found_one = _between([(units[before][seed], units[after][seed]) for seed in shared])
             if found_one is not None:
                 lines.append(f"| {after} against {before} | {len(shared)} | {_points(_bounds(found_one))} |")
+    lines += _forgotten(units)
     return "\n".join([*lines, "", ""])
+
+
+def _forgotten(units: Mapping[str, Mapping[int, Mapping[str, Any]]]) -> list[str]:
+    """What the models forgot, a row each; nothing where it was not measured."""
+    rows = []
+    for unit, seeds in units.items():
+        for seed, kept in seeds.items():
+            for model, of in kept.get("forgetting", {}).items():
+                cells = (f"{100 * of['broken']:.1f} %", f"{100 * of['left_alone']:.1f} %")
+                rows.append(f"| {unit} | {seed} | {model} | {' | '.join(cells)} | {of['coding_nats_per_token']:.3f} |")
+    if not rows:
+        return []
+    head = "| recipe | seed | model | correct code broken | left alone | nats a token of ordinary solutions |"
+    return ["", head, "| --- | --- | --- | --- | --- | --- |", *rows]
 
 
 def _between(pairs: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]) -> Estimate | None:

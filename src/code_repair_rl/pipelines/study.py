@@ -7,12 +7,21 @@ where they are finished; the page merges what is there.
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 from code_repair_rl.models import release_memory
+from code_repair_rl.pipelines.forgetting import Forgetting, measured_once
 from code_repair_rl.pipelines.journey import Stage, Watcher, prepare
 from code_repair_rl.pipelines.results import keep
-from code_repair_rl.pipelines.stages import longer_sft, run_evaluation, run_grpo, run_sft, starting_from
+from code_repair_rl.pipelines.stages import (
+    evaluation_tasks,
+    longer_sft,
+    run_evaluation,
+    run_grpo,
+    run_sft,
+    starting_from,
+)
 from code_repair_rl.recipes import Recipe
 from code_repair_rl.runs import RunDir
 
@@ -59,7 +68,15 @@ def run_unit(recipe: Recipe, folder: Path, results: Path, watcher: Watcher) -> P
     listener = watcher.stage(Stage(f"eval {name}", f"Evaluation: {name}"))
     run_evaluation(starting_from(recipe, trained), name, unit, listener, watcher.evaluated)
     release_memory()
-    return keep(unit, results, {"sft": warm_folder})
+    forgotten: dict[str, Forgetting] = {}
+    if recipe.evaluation.forgetting_tasks:
+        watcher.stage(Stage("forgetting", "What was forgotten: correct code, ordinary coding"))
+        tasks = evaluation_tasks(recipe)[: recipe.evaluation.forgetting_tasks]
+        forgotten["base"] = measured_once(recipe, "base", RunDir.open(warm_folder), tasks)
+        forgotten["sft"] = measured_once(judged, "sft", RunDir.open(warm_folder), tasks)
+        forgotten[name] = measured_once(starting_from(recipe, trained), name, unit, tasks)
+        release_memory()
+    return keep(unit, results, {"sft": warm_folder}, {model: asdict(one) for model, one in forgotten.items()})
 
 
 def warm_start_of(recipe: Recipe) -> Recipe:

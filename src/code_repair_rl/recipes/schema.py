@@ -216,6 +216,8 @@ class EvaluationSection(Section):
     max_new_tokens: int = Field(default=96, ge=1)
     seed: int = 0
     """Of the choice of tasks and of sampling; kept apart from the training seed."""
+    forgetting_tasks: int = Field(default=0, ge=0)
+    """On how many of the tasks the study also measures what was forgotten: correct code left alone, ordinary coding."""
 
 
 class TrackingSection(Section):
