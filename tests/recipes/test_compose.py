@@ -92,3 +92,11 @@ def test_a_sweep_is_every_combination() -> None:
 def test_without_a_sweep_there_is_one_combination() -> None:
     assert expand(["seed=3"]) == [["seed=3"]]
     assert expand([]) == [[]]
+
+
+def test_the_recipe_without_tests_keeps_the_rule_of_rewards() -> None:
+    from code_repair_rl.pipelines.stages import reward_of
+
+    recipe = compose("stack")
+    assert reward_of(recipe).weights.style == 0.2
+    assert not recipe.study

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from code_repair_rl.edits import EditError, diff, parse
 from code_repair_rl.errors import BadInput
+from code_repair_rl.grading.comparison import compare_with_oracle
 from code_repair_rl.grading.verdict import Outcome, TestResult, TestStatus, Verdict
 from code_repair_rl.rewards import Reward, RewardWeights
 from code_repair_rl.rewards.weights import LEAST_GAP
@@ -140,3 +143,23 @@ def test_an_attempts_turns_cost_and_its_habits_pay_as_far_as_the_rule_allows() -
     assert worth(before, Outcome.UNCHANGED, 1.0, 1.0) == 0.0
     with pytest.raises(BadInput, match="together"):
         RewardWeights(turns=0.5, habits=0.5)
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(weights(), TREES, TREES, TREES)
+def test_without_tests_only_the_oracle_gets_all_and_the_order_holds(
+    chosen: RewardWeights, files: dict[str, str], goal: dict[str, str], other: dict[str, str]
+) -> None:
+    assume(goal != files)
+    question = task(files, {path: goal.get(path) for path in files.keys() | goal.keys()})
+    reward = Reward(chosen)
+    values = []
+    for tree in (goal, other, files):
+        verdict = replace(compare_with_oracle(question, tree), tolerance="exact")
+        values.append((verdict.passed, reward(question, str(diff(files, tree)), verdict).total))
+    (_, best), (passes, answered), (_, nothing) = values
+    assert best == 1.0
+    assert nothing == 0.0
+    assert answered is not None
+    # An answer that says the same with other comments passes, and may be larger than need be.
+    assert (answered > 1 - LEAST_GAP - chosen.economy - chosen.length - 1e-6) if passes else answered <= 1 - LEAST_GAP
