@@ -109,6 +109,12 @@ def test_nothing_hidden_decides_what_is_told(grader: Grader) -> None:
     assert said[0] == said[1] == said[2]
 
 
+def test_a_repeated_answer_is_told_so(grader: Grader) -> None:
+    _, episode = attempted(grader, edit("x", "x + 1"), edit("x", "x + 1"), edit("x", "x + 3"))
+    told = [message["content"] for message in episode.messages if message["role"] == "user"][1:]
+    assert ["before" in words for words in told] == [False, True]
+
+
 def test_edits_that_are_kept_build_on_one_another_and_are_graded_as_one(grader: Grader) -> None:
     keeping = RepairLoop(undo=False)
     answer, episode = attempted(grader, edit("x", "x + 1"), edit("x + 1", "x + x"), agent=keeping)
@@ -147,6 +153,13 @@ def test_without_visible_tests_the_first_edit_that_applies_is_the_last(grader: G
     answer, episode = attempted(grader, "nothing", edit("x", "x * 2"), task=double(visible=()))
     assert (episode.ending, len(episode.turns)) == (Ending.FINISHED, 2)
     assert answer.verdict.passed
+
+
+def test_a_classification_has_a_single_answer(grader: Grader) -> None:
+    task = double().model_copy(update={"kind": Kind.CLASSIFY, "oracle": "safe", "tests": None})
+    answer, episode = attempted(grader, "anything at all", task=task)
+    assert (episode.ending, len(episode.turns)) == (Ending.FINISHED, 1)
+    assert answer.completion.text == "anything at all"
 
 
 def test_a_full_context_ends_the_attempt_and_what_was_done_is_graded(grader: Grader) -> None:

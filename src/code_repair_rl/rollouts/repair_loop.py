@@ -46,7 +46,7 @@ _ENDED = {
 class RepairLoop:
     """Up to `max_turns` answers, each an edit; ends as soon as the visible tests pass.
 
-    Where a task has no visible tests, the first edit that applies is the last.
+    Where a task has no visible tests, the first edit that applies is the last; a classification has a single answer.
     """
 
     max_turns: int = 3
@@ -95,7 +95,7 @@ class RepairLoop:
                 one.take(answer)
             on_phase("grade")
             for one, found in zip(living, _tried(living, grader, self.undo), strict=True):
-                self._go_on(one, found, words, last=number == self.max_turns - 1)
+                self._go_on(one, _repeated(one, found), words, last=number == self.max_turns - 1)
         return [[one.episode() for one in group] for group in groups]
 
     def _go_on(self, one: _Attempt, found: _Found, words: _Words, *, last: bool) -> None:
@@ -282,8 +282,18 @@ def _tried(living: Sequence[_Attempt], grader: Grader, undo: bool) -> list[_Foun
     return tried
 
 
+def _repeated(one: _Attempt, found: _Found) -> _Found:
+    """Say so where the answer is one that was given before: what small models do most after a failure."""
+    given = [turn.text.strip() for turn in one.turns]
+    if found.works or given[-1] not in given[:-1]:
+        return found
+    return dataclasses.replace(found, told=f"You gave this answer before. {found.told}")
+
+
 def _read(one: _Attempt, files: Mapping[str, str]) -> Changes | _Found:
     turn = one.turns[-1]
+    if isinstance(one.task.oracle, str):  # a label edits nothing, and there is nothing to run
+        return _Found(True, True, "")
     tests = one.task.tests
     protected = protected_paths(tests) if isinstance(tests, RepositoryTests) else ()
     try:
