@@ -169,7 +169,8 @@ class Suite:
         """
         keys = [digest_of(asdict(run)) for run in runs]
         missing = [place for place, key in enumerate(keys) if key not in self._journal]
-        done = len(runs) - len(missing)
+        found = {place: self._journal[key] for place, key in enumerate(keys) if key in self._journal}
+        done = len(found)
         self.report(step, done, len(runs))
         size = min(_BATCH, max(1, -(-len(missing) // self._workers)))
         whole = [[place] for place in missing if runs[place].tests is None]
@@ -180,12 +181,15 @@ class Suite:
             futures = [pool.submit(self._findings, [runs[place] for place in batch]) for batch in batches]
             for batch, future in zip(batches, futures, strict=True):
                 for place, finding in zip(batch, future.result(), strict=True):
-                    self._journal.put(keys[place], finding)
+                    found[place] = finding
+                    # A whole suite that was ended is no finding about a bug: the next attempt may have more luck.
+                    if finding or runs[place].tests is not None:
+                        self._journal.put(keys[place], finding)
                 done += len(batch)
                 self.report(step, done, len(runs))
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
-        return [_found(self._journal[key]) for key in keys]
+        return [_found(found[place]) for place in range(len(runs))]
 
     def _digest(self) -> str:
         """Of all that decides what a run finds, but the run itself."""
