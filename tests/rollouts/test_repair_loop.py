@@ -6,9 +6,10 @@ import pytest
 
 from code_repair_rl.grading import Grader, Outcome
 from code_repair_rl.grading.visible import visible_only
-from code_repair_rl.models import TINY_MODEL, load_model, load_tokenizer
+from code_repair_rl.models import TINY_MODEL, embedded_model_folder, load_model, load_tokenizer
 from code_repair_rl.rollouts import Sampling
 from code_repair_rl.rollouts.ask import Answer, ask, row_of
+from code_repair_rl.rollouts.chat_format import TemplateFormat
 from code_repair_rl.rollouts.episode import Ending, Episode
 from code_repair_rl.rollouts.local import LocalEngine
 from code_repair_rl.rollouts.repair_loop import RepairLoop, shortened
@@ -286,3 +287,20 @@ def test_a_repository_is_repaired_by_its_own_tests_and_judged_by_all(grader: Gra
     narrow, _ = attempted(grader, replaced("3 if numbers else 0"), task=task)
     assert narrow.verdict.outcome is Outcome.FAILED
     assert len(narrow.verdict.tests) == 3
+
+
+@pytest.mark.skipif(embedded_model_folder() is None, reason="run `crrl model fetch` first")
+def test_the_embedded_models_template_goes_on_where_its_answer_ended(grader: Grader) -> None:
+    """Greedy words tokenise as they were drawn, so that the spliced tokens must be those of the whole conversation."""
+    name = str(embedded_model_folder())
+    engine = LocalEngine(load_model(name), load_tokenizer(name))
+    sampling = Sampling(temperature=0.0, max_new_tokens=12)
+    groups = ask(
+        engine, grader, [double()], hint="none", completions_per_task=1, sampling=sampling, agent=RepairLoop(2)
+    )
+    episode = groups[0][0].episode
+    assert episode is not None
+    assert len(episode.turns) == 2
+    written = TemplateFormat(engine.tokenizer, engine.context_tokens)
+    before = (*episode.turns[0].new_ids, *episode.turns[0].token_ids, *episode.turns[1].new_ids)
+    assert written.encode(episode.messages[:-1]) == before
