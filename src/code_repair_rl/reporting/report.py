@@ -17,6 +17,7 @@ from typing import Any
 from code_repair_rl.errors import BadInput
 from code_repair_rl.evaluation import EvalResult, difficulties
 from code_repair_rl.home import write_atomically
+from code_repair_rl.reporting.classification import classifications
 from code_repair_rl.reporting.curves import metric_series, reward_against_truth, step_figures
 from code_repair_rl.reporting.eval_data import comparisons, matrix, read_evaluations, table_row
 from code_repair_rl.reporting.packing import packed, packed_bytes
@@ -25,7 +26,7 @@ from code_repair_rl.reporting.rollout_data import RolloutBook
 from code_repair_rl.reporting.token_text import TokenText, find_tokenizer
 from code_repair_rl.runs import RolloutRow, RunDir, read_rows
 
-_SCRIPTS = ("dom.js", "charts.js", "code.js", "rollout.js", "viewer.js", "tasks.js", "main.js")
+_SCRIPTS = ("dom.js", "charts.js", "code.js", "rollout.js", "viewer.js", "tasks.js", "classification.js", "main.js")
 
 
 def write_report(
@@ -59,6 +60,7 @@ def write_report(
     table: list[dict[str, Any]] = []
     results = []
     every: list[tuple[str, str, EvalResult]] = []
+    classified: list[dict[str, Any]] = []
     for number, (run, label) in enumerate(zip(runs, labels, strict=True)):
         evaluations = read_evaluations(run)
         results.append((label, evaluations.results))
@@ -66,7 +68,9 @@ def write_report(
         for name, result in evaluations.results.items():
             table.append(table_row(label, name, result, shown_path(result.model, run.path), reference))
             every.append((label, name, result))
-        described.append(_describe(run, label, number, book, tokenizer, evaluations.notes))
+        found, unread = classifications(run, label)
+        classified += found
+        described.append(_describe(run, label, number, book, tokenizer, [*evaluations.notes, *unread]))
     compared, not_compared = comparisons(results)
     index = {
         "runs": described,
@@ -74,6 +78,7 @@ def write_report(
         "comparisons": compared,
         "notCompared": not_compared,
         "matrix": matrix(every),
+        "classification": classified,
         "rollouts": book.index(),
     }
     for note in [*(note for run_data in described for note in run_data["notes"]), *not_compared]:

@@ -105,6 +105,7 @@ async function main() {
       more.length ? el("details", {}, el("summary", {}, `${more.length} more metrics, most of them shown above in another way`), el("div", { class: "charts" }, metricCharts(index.runs, more))) : null]],
     rollouts: [`Rollouts (${index.rollouts.count})`, () => [viewer.node]],
     tasks: [`Tasks (${index.matrix.rows.length})`, () => taskMatrix(index.matrix, viewer, new Set(index.matrix.columns.map((c) => c[0])).size > 1)],
+    ...(index.classification.length ? { labels: ["Labels", () => classificationPart(index.classification)] } : {}),
     about: ["About", () => about(index)],
   };
   const made = {};
