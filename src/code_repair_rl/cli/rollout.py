@@ -39,7 +39,9 @@ def rollout(
     limit: int | None = typer.Option(None, min=1, help="At most this many tasks, drawn by the seed over all problems."),
     max_prompt_tokens: int = typer.Option(512, min=16, help="Tasks with longer prompts are left out and counted."),
     seed: int = typer.Option(0, help="The same seed asks the same tasks and samples the same answers."),
-    agent: str | None = typer.Option(None, "--agent", help="Who works on each task: repair-loop. Default: one answer."),
+    agent: str | None = typer.Option(
+        None, "--agent", help="Who works on each task: repair-loop … Default: one answer."
+    ),
     max_turns: int = typer.Option(3, "--max-turns", min=1, help="Answers per attempt of the agent at most."),
     run: Path = typer.Option(Path("runs/rollout"), "--run", help="Run directory to write into."),
     backend: str = typer.Option("auto", help="Sandbox to run answers in. `unsafe_local` isolates nothing."),
