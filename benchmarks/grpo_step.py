@@ -184,7 +184,7 @@ class Ways:
 
         def forward_backward() -> None:
             for batch in batches:
-                loss = trainer.compute_loss(trainer.model, trainer._inputs(batch, batches))
+                loss = trainer.compute_loss(trainer.model, trainer._inputs(batch))
                 trainer.accelerator.backward(loss)
 
         return self.timed(trainer, sample, forward_backward, self.case.groups)

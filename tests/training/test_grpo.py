@@ -157,6 +157,30 @@ def test_a_step_is_the_gradient_of_the_mean_over_all_answers(
         assert (step - parameter.grad).norm() <= 1e-3 * parameter.grad.norm() + 1e-7
 
 
+@pytest.mark.parametrize("loss", ["grpo", "dr_grpo", "dapo", "bnpo", "cispo", "sapo", "luspo", "vespo"])
+def test_a_step_does_not_depend_on_how_it_is_cut_into_micro_batches(
+    tasks: list[Task], tmp_path: Path, grader: Grader, monkeypatch: pytest.MonkeyPatch, loss: str
+) -> None:
+    """One group has no signal and is left out of the forwards; it counts all the same."""
+    from code_repair_rl.training.grpo import RepairGRPOTrainer
+
+    def uneven(prompt: str, number: int) -> str:
+        return answer(prompt, 0 if "x - 2" in prompt else number) + number * " and so on"
+
+    def rate_one(self: Any, *_: Any) -> None:
+        self.optimizer = SGD(self.model.parameters(), 1.0)
+
+    monkeypatch.setattr(RepairGRPOTrainer, "create_optimizer", rate_one)
+    start = load_model(TINY_MODEL).state_dict()
+    moves = []
+    for budget in (300, 9000):
+        changed = {"loss": loss, "micro_batch_tokens": budget, "steps": 1, "max_grad_norm": 1e9, "tasks_per_step": 3}
+        trained = Trained(tasks, tmp_path / str(budget), grader, SETTINGS.model_copy(update=changed), script=uneven)
+        moves.append(torch.cat([(one - start[name]).flatten() for name, one in trained.weights().items()]))
+    assert moves[0].norm() > 0
+    assert (moves[0] - moves[1]).norm() <= 1e-3 * moves[1].norm()
+
+
 class Interrupted(ScoredScript):
     """Answers over two turns: the environment says something in the middle."""
 
@@ -290,9 +314,7 @@ def test_kl_keeps_every_answer_and_pulls_towards_the_reference(
 
 
 @pytest.mark.parametrize("rate", [1.0, 0.5])
-def test_a_moving_reference_survives_a_cut(
-    tasks: list[Task], tmp_path: Path, grader: Grader, rate: float
-) -> None:
+def test_a_moving_reference_survives_a_cut(tasks: list[Task], tmp_path: Path, grader: Grader, rate: float) -> None:
     moving = {"kl_beta": 0.5, "kl_reference": "moving", "kl_reference_rate": rate}
     settings = SETTINGS.model_copy(update=moving)
     whole = Trained(tasks, tmp_path / "whole", grader, settings)

@@ -120,7 +120,8 @@ class GrpoSection(Section):
     warmup_steps: int = Field(default=2, ge=0)
     temperature: float = Field(default=1.0, gt=0)
     max_new_tokens: int = Field(default=96, ge=1)
-    loss: Literal["grpo", "dr_grpo", "dapo", "bnpo", "cispo"] = "dr_grpo"
+    loss: Literal["grpo", "dr_grpo", "dapo", "bnpo", "cispo", "sapo", "luspo", "vespo"] = "dr_grpo"
+    """TRL's losses, all of them."""
     scale_rewards: Literal["none", "group", "batch"] = "none"
     """What advantages are divided by: nothing (Dr. GRPO), or a standard deviation."""
     importance_sampling: Literal["token", "sequence"] = "token"

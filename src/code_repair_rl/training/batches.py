@@ -21,10 +21,19 @@ class MicroBatch:
     """What the loss of this micro-batch, a mean over its B rows, is multiplied by, so that the sum over the
     micro-batches of a step is the mean over all its answers: those left out because their advantage is 0 still count,
     those without a verdict do not."""
+    token_scale: float = 0.0
+    """The same for a loss that is a mean over the drawn tokens of its rows."""
+    step_tokens: int = 0
+    """Drawn tokens of all answers that count in the step, those with advantage 0 included."""
 
 
 def micro_batches(
-    groups: Sequence[Sequence[RolloutRow]], count: int, *, most_tokens: int, keep_silent: bool = False
+    groups: Sequence[Sequence[RolloutRow]],
+    count: int,
+    *,
+    most_tokens: int,
+    keep_silent: bool = False,
+    mask_truncated: bool = False,
 ) -> list[MicroBatch]:
     """Deal a step's groups into as few micro-batches as the token budget allows; the rest of the `count` stay empty.
 
@@ -39,6 +48,7 @@ def micro_batches(
         groups: rows with advantages; each group's rows share one prompt.
         count: how many, at least 1; where that is too few for the budget, they get larger.
         most_tokens: of a micro-batch, each prompt counted once; a single answer may exceed it.
+        mask_truncated: tokens of answers that were cut off do not count (the answers do).
     """
     scored = sum(row.advantage is not None for group in groups for row in group)
     kept = [
@@ -58,7 +68,22 @@ def micro_batches(
         bins[place].extend(piece)
         loads[place] += _cost(piece)
     bins = [[] for _ in range(count - len(bins))] + bins
-    return [MicroBatch(tuple(rows), len(rows) * count / scored if scored else 0.0) for rows in bins]
+    counted = [row for group in groups for row in group if row.advantage is not None]
+    step_tokens = _drawn(counted, mask_truncated)
+    return [
+        MicroBatch(
+            tuple(rows),
+            loss_scale=len(rows) * count / max(1, scored),
+            token_scale=_drawn(rows, mask_truncated) * count / max(1, step_tokens),
+            step_tokens=step_tokens,
+        )
+        for rows in bins
+    ]
+
+
+def _drawn(rows: Sequence[RolloutRow], mask_truncated: bool) -> int:
+    """Drawn tokens that carry a loss."""
+    return sum(row.sampled_tokens for row in rows if not mask_truncated or row.finish_reason == "stop")
 
 
 def _pieces(group: Sequence[RolloutRow], most_tokens: int) -> list[list[RolloutRow]]:

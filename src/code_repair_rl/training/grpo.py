@@ -58,8 +58,10 @@ _METRICS = {
     "clip_ratio/high_mean": "train/clipped_high",
 }
 
-_MEAN_OVER_ROWS = ("grpo", "dr_grpo")
-"""Losses that TRL averages over the rows of a micro-batch; the others already count tokens over the whole step."""
+_MEAN_OVER_ROWS = ("grpo", "dr_grpo", "sapo", "luspo")
+"""Losses that TRL averages over the rows of a micro-batch."""
+_MEAN_OVER_TOKENS = ("bnpo",)
+"""Losses that it averages over the tokens of a micro-batch; the others already count tokens over the whole step."""
 
 _STREAM_FILE = "task_stream.json"
 _REFERENCE_FILE = "reference.safetensors"
@@ -113,25 +115,28 @@ class RepairGRPOTrainer(AtomicCheckpoints, GRPOTrainer):  # type: ignore[misc]
             self.listener.on_phase(step, "train")
             self.listener.on_metrics(step, rollout_metrics(groups))
             batches = micro_batches(
-                groups, per_step * processes(), most_tokens=self.micro_batch_tokens, keep_silent=self.beta != 0.0
+                groups,
+                per_step * processes(),
+                most_tokens=self.micro_batch_tokens,
+                keep_silent=self.beta != 0.0,
+                mask_truncated=self.mask_truncated_completions,
             )
-            self._buffered_inputs = [self._inputs(batch, batches) for batch in share_of(batches, per_step)]
+            self._buffered_inputs = [self._inputs(batch) for batch in share_of(batches, per_step)]
             if self.reference is not None:
                 self.reference.follow()
         inputs: dict[str, Any] = self._buffered_inputs[place]
         return inputs
 
-    def _inputs(self, batch: MicroBatch, siblings: list[MicroBatch]) -> dict[str, Any]:
+    def _inputs(self, batch: MicroBatch) -> dict[str, Any]:
         if not batch.rows:
             return {}
         inputs: dict[str, Any] = tensors(batch.rows, self._tokenizer.pad_token_id, self.accelerator.device)
         if self.mask_truncated_completions:
             stopped = [row.finish_reason == "stop" for row in batch.rows]
             inputs["completion_mask"] *= torch.tensor(stopped, device=self.accelerator.device)[:, None]
-        inputs["num_items_in_batch"] = torch.tensor(
-            sum(row.sampled_tokens for sibling in siblings for row in sibling.rows), device=self.accelerator.device
-        )
-        inputs["loss_scale"] = batch.loss_scale
+        inputs["num_items_in_batch"] = torch.tensor(batch.step_tokens, device=self.accelerator.device)
+        scale = batch.token_scale if self.loss_type in _MEAN_OVER_TOKENS else batch.loss_scale
+        inputs["loss_scale"] = scale if batch.loss_scale else 0.0
         if self.reference is not None:
             inputs["ref_per_token_logps"] = self._reference_logprobs(inputs, self.reference)
         return inputs
@@ -194,7 +199,8 @@ class RepairGRPOTrainer(AtomicCheckpoints, GRPOTrainer):  # type: ignore[misc]
         self._sampled = inputs["tool_mask"]
         with ragged_gathers(self.accelerator):
             loss: torch.Tensor = super()._compute_loss(model, inputs)
-        scaled = self.loss_type in _MEAN_OVER_ROWS or inputs["loss_scale"] == 0.0  # 0: repeated to keep others company
+        over_micro_batch = self.loss_type in (*_MEAN_OVER_ROWS, *_MEAN_OVER_TOKENS)
+        scaled = over_micro_batch or inputs["loss_scale"] == 0.0  # 0: repeated to keep others company
         return loss * inputs["loss_scale"] if scaled else loss
 
 
