@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import re
-import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -214,6 +214,14 @@ def test_attempts_at_once_do_not_see_one_another_and_leave_nothing(grader: Grade
     assert not leftovers()
 
 
+@pytest.mark.slow
+def test_thirty_two_agents_work_at_once(grader: Grader) -> None:
+    script = [run("cat shop/cart.py"), run(FIX), run("git diff | tail -3"), "Done."]
+    group = attempted(grader, script, attempts=32, concurrency=32, deadline_seconds=200.0)
+    assert all(one.verdict.passed and len(episode_of(one).turns) == 4 for one in group)
+    assert not leftovers()
+
+
 def test_a_killed_agent_frees_its_session_its_jail_and_its_files(grader: Grader) -> None:
     command = f"{FIX}; (sleep 300 &) ; kill -9 $PPID"
     group = attempted(grader, [run(command)], attempts=3)
@@ -228,9 +236,7 @@ def leftovers() -> list[str]:
     for child in psutil.Process().children(recursive=True):
         with suppress(psutil.Error):
             jails += [" ".join(child.cmdline())[:200]] if "/gateway/gateway.sock" in child.cmdline() else []
-    folders = [
-        str(path) for path in Path(tempfile.gettempdir()).glob("crrl-gateway-*") if (path / "gateway.sock").exists()
-    ]
+    folders = [str(path) for path in Path("/tmp").glob(f"crrl-gateway-{os.getpid()}-*")]
     threads = [
         thread.name for thread in threading.enumerate() if thread.name.startswith(("crrl-gateway", "crrl-agent"))
     ]

@@ -183,3 +183,13 @@ def test_each_request_has_a_seed_of_its_own_that_the_session_decides() -> None:
         session = Session("s", PlainFormat(), Sampling(seed=seed))
         seeds.append([session.prepare([USER]).seed for _ in range(3)])
     assert seeds[0] == seeds[1] != seeds[2] and len(set(seeds[0])) == 3
+
+
+def test_an_answer_that_comes_after_the_end_is_not_kept() -> None:
+    session = Session("s", PlainFormat(), Sampling())
+    prepared = session.prepare([USER])
+    late = Completion(prepared.prompt_ids, (65, 256), (0.0, 0.0), "A", FinishReason.STOP)
+    session.close(Ending.FINISHED, "the agent has ended")
+    with pytest.raises(SessionEnded):
+        session.record(prepared, [late])
+    assert session.longest() == ((), (), ())

@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import hmac
 import logging
+import os
 import queue
 import secrets
 import shutil
@@ -238,7 +239,9 @@ class Gateway:
 
         from code_repair_rl.rollouts.gateway_http import application
 
-        self._folder = Path(tempfile.mkdtemp(prefix="crrl-gateway-"))
+        # The path of a Unix socket has at most 107 bytes (unix(7)).
+        place = tempfile.gettempdir() if len(tempfile.gettempdir()) < 64 else "/tmp"
+        self._folder = Path(tempfile.mkdtemp(prefix=f"crrl-gateway-{os.getpid()}-", dir=place))
         try:
             listening = [_tcp(self._address), _unix(self.socket_path)]
         except OSError as error:

@@ -127,6 +127,7 @@ class Session:
         self._nodes: list[_Node] = []
         self._by_path: dict[str, _Node] = {}
         self._roots = self._calls = self._answered = 0
+        self._closed = False
         self._lock = threading.Lock()
 
     def prepare(self, messages: Sequence[ChatMessage], tools: Sequence[Tool] = ()) -> Prepared:
@@ -180,8 +181,8 @@ class Session:
         """
         choices: list[Choice] = []
         with self._lock:
-            if self.ended is not None and self.ended.ending is Ending.INFRASTRUCTURE:
-                raise self.ended
+            if self._closed and self.ended is not None:
+                raise self.ended  # whoever asked is gone, and never saw this answer
             self._answered += 1
             for completion in completions:
                 turn = _until_stop(completion, prepared.new_ids, stops, self._chat, weights_version)
@@ -194,6 +195,7 @@ class Session:
     def close(self, ending: Ending, what: str) -> None:
         """Give no more answers; the first reason counts."""
         with self._lock:
+            self._closed = True
             if self.ended is None:
                 self._end(ending, what)
 
