@@ -2,15 +2,32 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 from code_repair_rl.errors import BadInput
 from code_repair_rl.evaluation.classification import ClassificationResult, classification_path
 from code_repair_rl.evaluation.classification_summary import ClassificationSummary, summarise
-from code_repair_rl.evaluation.estimates import Estimate
-from code_repair_rl.grading.label_scores import Scored
 from code_repair_rl.reporting.packing import rounded
 from code_repair_rl.runs import RunDir
+
+
+class Bounded(Protocol):
+    """A figure with its interval."""
+
+    @property
+    def value(self) -> float:
+        """The figure."""
+        ...
+
+    @property
+    def low(self) -> float:
+        """The interval's lower end."""
+        ...
+
+    @property
+    def high(self) -> float:
+        """The interval's upper end."""
+        ...
 
 
 def classifications(run: RunDir, label: str) -> tuple[list[dict[str, Any]], list[str]]:
@@ -73,5 +90,5 @@ def _evidence(found: ClassificationSummary) -> list[list[Any]]:
     ]
 
 
-def _triple(found: Scored | Estimate) -> list[float | None]:
+def _triple(found: Bounded) -> list[float | None]:
     return [rounded(found.value), rounded(found.low), rounded(found.high)]
