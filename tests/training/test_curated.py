@@ -3,7 +3,6 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,9 +10,11 @@ import torch
 
 from code_repair_rl.errors import BadInput
 from code_repair_rl.models import TINY_MODEL, load_model, load_tokenizer
+from code_repair_rl.recipes import ModelSection, SftSection
 from code_repair_rl.rollouts.chat_format import TemplateFormat
+from code_repair_rl.runs import CompositeListener, RunDir, RunRecorder
 from code_repair_rl.training.curated import curated_examples
-from code_repair_rl.training.sft import Example, RepairSFTTrainer
+from code_repair_rl.training.sft import Example, train_sft
 from code_repair_rl.training.shared_prefix import plain_logprobs
 
 TOKENIZER = load_tokenizer(TINY_MODEL)
@@ -100,7 +101,7 @@ def test_an_empty_or_absent_file_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_loss_is_that_of_the_learnt_tokens_alone(tmp_path: Path) -> None:
-    """The trainer's own loss on two rows, held against a plain forward of each."""
+    """The trainer's own first loss on two examples, held against a plain forward of each."""
     found = curated_examples(
         written(
             tmp_path / "a.jsonl",
@@ -116,16 +117,17 @@ def test_the_loss_is_that_of_the_learnt_tokens_alone(tmp_path: Path) -> None:
         marks = torch.tensor(one.learnt)
         expected -= float(logprobs[marks].sum().detach())
         count += int(marks.sum())
-    width = max(len(one.labels) for one in found)
-    inputs = {
-        "input_ids": torch.tensor(
-            [[*one.prompt_ids, *one.answer_ids] + [0] * (width - len(one.labels)) for one in found]
-        ),
-        "labels": torch.tensor([one.labels + [-100] * (width - len(one.labels)) for one in found]),
-    }
-
-    bare: Any = SimpleNamespace(  # as much of a trainer as the loss asks for
-        accelerator=SimpleNamespace(autocast=torch.no_grad), _metrics={"train": {"entropy": []}}
+    run = RunDir.create(tmp_path / "run", {"name": "test"}, resume=False)
+    listener = CompositeListener(RunRecorder())
+    listener.on_start(run, 1)
+    train_sft(
+        model,
+        TOKENIZER,
+        found,
+        settings=SftSection(steps=1, batch_size=2, warmup_steps=0),
+        model_settings=ModelSection(name=TINY_MODEL, autocast="none"),
+        seed=0,
+        run=run,
+        listener=listener,
     )
-    loss = RepairSFTTrainer.compute_loss(bare, model, inputs)
-    assert float(loss) == pytest.approx(expected / count, rel=1e-5)
+    assert run.metrics()[0].values["train/loss"] == pytest.approx(expected / count, rel=1e-3)
