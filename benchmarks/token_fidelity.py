@@ -67,8 +67,8 @@ TOOL_OUTPUT = (
 class Watched(LocalEngine):
     """Remembers what it was asked and what it sampled."""
 
-    def __init__(self, model: Any, tokenizer: Any) -> None:
-        super().__init__(model, tokenizer)
+    def __init__(self, model: Any, tokenizer: Any, copy_dtype: str | None) -> None:
+        super().__init__(model, tokenizer, copy_dtype=copy_dtype)
         self.seen: list[tuple[tuple[int, ...], Completion]] = []
 
     def generate_each(
@@ -179,11 +179,19 @@ def check_forward(counts: Counts, model: Any, turns: Sequence[Turn]) -> None:
 
 
 def measure(
-    model: Any, tokenizer: Any, *, episodes: int, turns: int, new_tokens: int, forwards: int, first: int = 0
+    model: Any,
+    tokenizer: Any,
+    *,
+    episodes: int,
+    turns: int,
+    new_tokens: int,
+    forwards: int,
+    first: int = 0,
+    copy_dtype: str | None = None,
 ) -> Counts:
     """Play the episodes, then check each."""
     counts = Counts(episodes=episodes)
-    engine = Watched(model, tokenizer)
+    engine = Watched(model, tokenizer, copy_dtype)
     began = time.monotonic()
     with Gateway(engine, sampling=Sampling(1.0, new_tokens)) as gateway, ThreadPoolExecutor(16) as pool:
         sessions = [
@@ -224,6 +232,7 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--new-tokens", type=int, default=24)
     parser.add_argument("--forwards", type=int, default=40, help="episodes whose log-probabilities are computed again")
+    parser.add_argument("--bfloat16", action="store_true", help="sample in bf16, faster; use it with --forwards 0")
     parser.add_argument("--threads", type=int, default=None)
     parser.add_argument("--tiny", action="store_true", help="the tiny random model, whose tokens are bytes")
     arguments = parser.parse_args()
@@ -239,8 +248,9 @@ def main() -> None:
         episodes=max(1, arguments.episodes // share),
         turns=arguments.turns,
         new_tokens=arguments.new_tokens,
-        forwards=max(1, arguments.forwards // share),
+        forwards=arguments.forwards // share,
         first=arguments.first,
+        copy_dtype="bfloat16" if arguments.bfloat16 else None,
     )
     kept = max(found.later_turns - found.corrupted_turns, 1) / found.later_turns
     spliced_right = 1.0 if not (found.differing_spliced_tokens or found.lost_turns) else 0.0
