@@ -333,7 +333,7 @@ def _task(suite: Suite, bugs: Sequence[_Bug], failing: tuple[str, ...], passing:
         files=StoredTree(store_tree(suite.files), before),
         description=f"These tests of {library.name} fail:\n{names_of(failing)}",
         hints=Hints(
-            suspicious_lines=_suspicious(suite, before, bugs, failing, passing),
+            suspicious_lines=_suspicious(suite, before, bugs, failing),
             exact_lines=exact_lines(before, after),
         ),
         oracle=after,
@@ -359,20 +359,22 @@ def names_of(tests: Sequence[str]) -> str:
 
 
 def _suspicious(
-    suite: Suite, before: Mapping[str, str], bugs: Sequence[_Bug], failing: Sequence[str], passing: Sequence[str]
+    suite: Suite, before: Mapping[str, str], bugs: Sequence[_Bug], failing: Sequence[str]
 ) -> tuple[Line, ...]:
-    """By Ochiai over what the tests execute in the correct library: the bug itself may lead them elsewhere.
+    """By Ochiai over what all tests execute in the correct library: the bug itself may lead them elsewhere.
 
-    Lines are told by their numbers in the faulty file, which has the same lines but where one was dropped.
+    Tests that were not selected count as passing: they do not execute the bug's line, or were too many. Lines are told
+    by their numbers in the faulty file, which has the same lines but where one was dropped.
     """
-    counts: dict[tuple[str, int], list[int]] = {}
-    for place, tests in enumerate((failing, passing)):
-        for test in tests:
-            for path, numbers in suite.lines[test].items():
-                for number in numbers:
-                    counts.setdefault((path, number), [0, 0])[place] += 1
+    counts: dict[tuple[str, int], int] = {}
+    for test in failing:
+        for path, numbers in suite.lines[test].items():
+            for number in numbers:
+                counts[path, number] = counts.get((path, number), 0) + 1
     places = sorted(counts)
-    spectrum = [(number, counts[line][0], counts[line][1]) for number, line in enumerate(places)]
+    spectrum = [
+        (number, counts[line], len(suite.tests_by_line[line]) - counts[line]) for number, line in enumerate(places)
+    ]
     ranked = ranked_lines(spectrum, len(failing))
     faults = {bug.candidate.path: bug.candidate.mutant.line for bug in bugs}
     found: list[Line] = []

@@ -10,7 +10,7 @@ import json
 import platform
 import sysconfig
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from importlib.metadata import version
@@ -178,8 +178,9 @@ class Suite:
         batches = whole + [some[start : start + size] for start in range(0, len(some), size)]
         pool = ThreadPoolExecutor(self._workers)
         try:
-            futures = [pool.submit(self._findings, [runs[place] for place in batch]) for batch in batches]
-            for batch, future in zip(batches, futures, strict=True):
+            futures = {pool.submit(self._findings, [runs[place] for place in batch]): batch for batch in batches}
+            for future in as_completed(futures):
+                batch = futures[future]
                 for place, finding in zip(batch, future.result(), strict=True):
                     found[place] = finding
                     # A whole suite that was ended is no finding about a bug: the next attempt may have more luck.
