@@ -302,12 +302,13 @@ def test_a_step_without_any_signal_moves_nothing(tasks: list[Task], tmp_path: Pa
     assert all(torch.equal(one, start[name]) for name, one in trained.weights().items())
 
 
-def test_kl_keeps_every_answer_and_pulls_towards_the_reference(
-    tasks: list[Task], tmp_path: Path, grader: Grader
+@pytest.mark.parametrize(("lora", "autocast"), [(LoraSection(rank=4), "none"), (None, "bfloat16")])
+def test_kl_is_measured_from_the_policy_before_training(
+    tasks: list[Task], tmp_path: Path, grader: Grader, lora: LoraSection | None, autocast: str
 ) -> None:
     settings = SETTINGS.model_copy(update={"steps": 4, "kl_beta": 0.5})
-    lora = MODEL.model_copy(update={"lora": LoraSection(rank=4)})
-    trained = Trained(tasks, tmp_path / "run", grader, settings, model=lora)
+    model = MODEL.model_copy(update={"lora": lora, "autocast": autocast})
+    trained = Trained(tasks, tmp_path / "run", grader, settings, model=model)
     divergences = [row.values["train/kl"] for row in trained.run.metrics()]
     assert divergences[0] == pytest.approx(0.0, abs=1e-6)
     assert divergences[-1] > 0

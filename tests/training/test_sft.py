@@ -118,9 +118,14 @@ def test_the_divergence_term_holds_the_model_near_its_start(tasks: list[Task], t
     assert held.metrics()[-1].values["train/loss"] > free.metrics()[-1].values["train/loss"]
 
 
-def test_with_adapters_the_reference_is_their_base(tasks: list[Task], tmp_path: Path) -> None:
-    lora = MODEL.model_copy(update={"lora": LoraSection(rank=2)})
-    run = trained(tasks, tmp_path / "run", SETTINGS.model_copy(update={"kl_beta": 0.5}), model=lora)
+@pytest.mark.parametrize("lora", [None, LoraSection(rank=2)])
+@pytest.mark.parametrize("autocast", ["none", "bfloat16"])
+def test_the_reference_is_the_model_before_training(
+    tasks: list[Task], tmp_path: Path, lora: LoraSection | None, autocast: str
+) -> None:
+    """In bf16, too: rounded weights of the policy must not pass for the reference's."""
+    model = MODEL.model_copy(update={"lora": lora, "autocast": autocast})
+    run = trained(tasks, tmp_path / "run", SETTINGS.model_copy(update={"kl_beta": 0.5}), model=model)
     divergences = [row.values["train/kl"] for row in run.metrics()]
     assert divergences[0] == pytest.approx(0.0, abs=1e-6)
     assert divergences[-1] > 0
