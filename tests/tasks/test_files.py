@@ -132,6 +132,15 @@ def test_what_is_not_there_gives_an_error_with_the_mend(cache: Path, name: str, 
         load_tasks(name)
 
 
+def test_a_folder_that_has_a_sets_name_does_not_hide_the_set(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_tasks(built_set("tiny"), [])
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tiny").mkdir()
+    assert load_tasks("tiny") == []
+
+
 def test_an_unknown_split_is_refused_with_the_known_ones(cache: Path) -> None:
     write_tasks(built_set("some-set"), [addition()])
     with pytest.raises(BadInput, match=r"no split 'dev'\n.*train, validation, test"):

@@ -49,9 +49,11 @@ def task_file(name_or_path: str | Path) -> Path:
     path = Path(name_or_path).expanduser()
     if path.is_file():
         return path
+    name = str(name_or_path)
+    if _NAME.fullmatch(name) and built_set(name).is_file():
+        return built_set(name)  # also where a folder of that name happens to lie here
     if path.is_dir():
         raise BadInput("this is a folder, not a task file", where=str(path), mend="name the .jsonl file in it")
-    name = str(name_or_path)
     if _NAME.fullmatch(name) is None or name.endswith((".jsonl", ".json")):
         raise BadInput("no such task file", where=name, mend="check the path, or name a built set")
     path = built_set(name)
