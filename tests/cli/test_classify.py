@@ -63,6 +63,8 @@ def test_cited_lines_are_shown_and_highlighted(tmp_path: Path) -> None:
         (("empty.py",), "empty"),
         (("db.py", "--lines", "x"), "write 10-40"),
         (("db.py", "--labels", "odd"), "binary"),
+        (("db.py", "--labels", "top-5"), "name all of them"),
+        (("db.py", "--labels", "CWE-1,CWE-2"), "name all of them"),
     ],
 )
 def test_what_cannot_be_asked_is_refused(

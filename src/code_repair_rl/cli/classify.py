@@ -34,7 +34,9 @@ def classify(
         "smollm2-135m-instruct", "--model", "-m", help="A name, folder or hub id; one trained for it."
     ),
     samples: int = typer.Option(8, "--samples", min=1, help="Answers that vote."),
-    labels: str = typer.Option("binary", "--labels", help="binary, or full (any CWE): what the model was trained on."),
+    labels: str = typer.Option(
+        "binary", "--labels", help="What the model was trained on: binary, full (any CWE), or the labels, with commas."
+    ),
     lines: str | None = typer.Option(None, "--lines", help="Only this stretch: 10-40."),
     temperature: float = typer.Option(0.8, "--temperature", min=0.0, max=2.0, help="0 is greedy."),
     max_new_tokens: int = typer.Option(96, "--max-new-tokens", min=1, help="Longest answer."),
@@ -53,10 +55,9 @@ def classify(
     from code_repair_rl.pipelines.classify import opinions, sections_of
     from code_repair_rl.rollouts import Sampling
     from code_repair_rl.rollouts.local import LocalEngine
-    from code_repair_rl.tasks.classification import label_names
 
     text = _read(file)
-    names = label_names(labels, [])
+    names = _names(labels)
     say = Console(stderr=True, highlight=False, soft_wrap=True)
     if model == EMBEDDED_MODEL:
         say.print(f"[yellow]{model} as it comes writes hardly any readable answer:[/] see docs/classification.md")
@@ -120,6 +121,20 @@ def _read(file: Path) -> str:
     if not text.strip():
         raise BadInput("the file is empty", where=str(file))
     return text.replace("\r\n", "\n")
+
+
+def _names(labels: str) -> tuple[str, ...]:
+    """The labels that are asked for; empty for any CWE."""
+    from code_repair_rl.tasks.classification import BENIGN, label_names
+
+    names = tuple(part.strip() for part in labels.split(","))
+    if labels.startswith("top-") or (len(names) > 1 and (BENIGN not in names or not all(names))):
+        raise BadInput(
+            f"{labels!r} does not say which labels there are",
+            where="--labels",
+            mend=f"name all of them: {BENIGN},CWE-89,CWE-78,other",
+        )
+    return names if len(names) > 1 else label_names(labels, [])
 
 
 def _stretch(lines: str | None) -> tuple[int, int] | None:
