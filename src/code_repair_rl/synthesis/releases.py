@@ -336,9 +336,8 @@ def _task(pair: Pair, fix: _Fix) -> Task:
 
 def _description(pair: Pair, units: Sequence[str], failing: Sequence[str]) -> str:
     """What the change log says of it, where it names the function, and the tests that fail."""
-    names = [part for unit in units for part in unit.partition("::")[2].split(".")]
-    names += [unit.partition("::")[0].rpartition("/")[2].removesuffix(".py") for unit in units]
-    said = about(pair.entries, names)
+    functions = [unit.partition("::")[2] for unit in units]
+    said = about(pair.entries, [part for name in functions if not name.startswith("line ") for part in name.split(".")])
     told = [f"From the change log of {pair.new.name}: {entry}" for entry in said]
     return "\n\n".join([*told, f"These tests of {pair.new.name} fail:\n{names_of(failing)}"])
 
