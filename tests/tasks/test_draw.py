@@ -52,3 +52,12 @@ def test_another_seed_draws_others_and_none_draws_all() -> None:
     tasks = tasks_of([5] * 6)
     assert draw(tasks, 10, 0) != draw(tasks, 10, 1)
     assert sorted(task.task_id for task in draw(tasks, None, 0)) == sorted(task.task_id for task in tasks)
+
+
+def test_the_sides_of_a_pair_are_drawn_together() -> None:
+    tasks = [
+        one.model_copy(update={"origin": Origin(source="test", detail={"pair": f"{place // 2}"})})
+        for place, one in enumerate(tasks_of([8, 8, 8]))
+    ]
+    drawn = draw(tasks, 12, seed=1)
+    assert set(Counter(task.origin.detail["pair"] for task in drawn).values()) == {2}

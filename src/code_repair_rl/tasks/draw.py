@@ -13,15 +13,17 @@ def draw(tasks: Sequence[Task], count: int | None, seed: int) -> list[Task]:
 
     Problems take turns, because tasks of one problem are not independent: many problems with few tasks each say more
     than few with many. A larger count begins with the tasks of a smaller one.
+    The sides of a pair are drawn together.
     """
     rng = random.Random(f"draw/{seed}")
-    by_problem: dict[str, list[Task]] = {}
+    by_problem: dict[str, dict[str, list[Task]]] = {}
     for task in sorted(tasks, key=lambda task: task.task_id):
-        by_problem.setdefault(task.problem, []).append(task)
-    piles = [by_problem[problem] for problem in sorted(by_problem)]
+        together = str(task.origin.detail.get("pair", f"\0{task.task_id}"))
+        by_problem.setdefault(task.problem, {}).setdefault(together, []).append(task)
+    piles = [list(by_problem[problem].values()) for problem in sorted(by_problem)]
     rng.shuffle(piles)
     for pile in piles:
         rng.shuffle(pile)
     depth = max(map(len, piles), default=0)
-    turns = [pile[turn] for turn in range(depth) for pile in piles if turn < len(pile)]
+    turns = [task for turn in range(depth) for pile in piles if turn < len(pile) for task in pile[turn]]
     return turns if count is None else turns[:count]

@@ -17,7 +17,7 @@ function voteChart(one) {
     x: points.map((p) => String(p[0])), y: points.map((p) => p[1]), name: plain(name), mode: "lines+markers", line: { color: RUN_COLOURS[i] },
     error_y: { type: "data", symmetric: false, array: points.map((p) => p[3] - p[1]), arrayminus: points.map((p) => p[1] - p[2]), thickness: 1, width: 3 },
   }));
-  return chart("Test-time compute: balanced accuracy by number of answers that vote", traces, { category: true, xaxis: { type: "category" } });
+  return chart("Test-time compute: score by votes", traces, { category: true, xaxis: { type: "category" } });
 }
 
 function reliabilityChart(one) {
@@ -27,7 +27,7 @@ function reliabilityChart(one) {
     { x: bins.map((b) => b[0]), y: bins.map((b) => b[1]), mode: "markers+lines", marker: { size: bins.map((b) => 5 + Math.sqrt(b[4])), color: RUN_COLOURS[0] }, line: { color: RUN_COLOURS[0], width: 1 }, showlegend: false, text: bins.map((b) => `${b[4]} tasks`),
       error_y: { type: "data", symmetric: false, array: bins.map((b) => b[3] - b[1]), arrayminus: bins.map((b) => b[1] - b[2]), thickness: 1, width: 3 } },
   ];
-  return chart("Reliability: accuracy of the majority by its share of the votes", traces, { scatter: true, legend: false, xaxis: { title: { text: "share of the votes", font: { size: 10 } }, range: [0, 1.02] } });
+  return chart("Reliability: right by vote share", traces, { scatter: true, legend: false, xaxis: { title: { text: "share of the votes", font: { size: 10 } }, range: [0, 1.02] } });
 }
 
 function confusionTable(one) {
