@@ -125,7 +125,7 @@ class RunDir:
 
     @contextmanager
     def exclusively(self) -> Iterator[None]:
-        """Hold the run for one writer.
+        """Hold the run for one writer, without what a killed one left half written.
 
         Raises:
             BadInput: another process is writing to it now.
@@ -140,9 +140,19 @@ class RunDir:
                 "another process is working on this run", where=str(self.path), mend="wait for it"
             ) from error
         try:
+            self._clear_leftovers()
             yield
         finally:
             lock.release()
+
+    def _clear_leftovers(self) -> None:
+        """Remove folders that were never finished; give back a model that was just being replaced."""
+        for replaced in self.path.glob(".model.old.*/was"):
+            if not (self.path / "model").exists():
+                replaced.replace(self.path / "model")
+        for name in (".checkpoint.*", ".model.*"):
+            for leftover in self.path.glob(name):
+                shutil.rmtree(leftover, ignore_errors=True)
 
     # -- environment ---------------------------------------------------------------------------------------------
 
