@@ -194,8 +194,9 @@ def test_every_process_makes_as_many_forward_passes(full: int, monkeypatch: pyte
     shares = []
     for place in range(2):
         monkeypatch.setattr(together, "place", lambda place=place: place)
-        shares.append(together.share_of(batches, 4))
+        shares.append(together.share_of(batches, 4, _Row(9)))  # type: ignore[arg-type]
     assert [len(share) for share in shares] == [4, 4]
+    assert all(share[0].rows for share in shares)
     assert len({tuple(bool(batch.rows) for batch in share) for share in shares}) == 1
     carried = [row for share in shares for batch in share if batch.loss_scale for row in batch.rows]
     assert sorted(len(row.token_ids) for row in carried) == list(range(1, full + 1))

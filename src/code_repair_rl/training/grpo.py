@@ -121,7 +121,7 @@ class RepairGRPOTrainer(AtomicCheckpoints, GRPOTrainer):  # type: ignore[misc]
                 keep_silent=self.beta != 0.0,
                 mask_truncated=self.mask_truncated_completions,
             )
-            self._buffered_inputs = [self._inputs(batch) for batch in share_of(batches, per_step)]
+            self._buffered_inputs = [self._inputs(batch) for batch in share_of(batches, per_step, groups[0][0])]
             if self.reference is not None:
                 self.reference.follow()
         inputs: dict[str, Any] = self._buffered_inputs[place]
@@ -195,7 +195,8 @@ class RepairGRPOTrainer(AtomicCheckpoints, GRPOTrainer):  # type: ignore[misc]
     def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
         """TRL's loss, weighted so that the micro-batches of a step add up to the mean over all its answers."""
         if not inputs:  # every answer of these groups has advantage 0: no loss, no gradient
-            return torch.zeros((), requires_grad=True, device=self.accelerator.device)
+            # A sum, since DeepSpeed takes only what was computed from something for a loss.
+            return torch.zeros(1, requires_grad=True, device=self.accelerator.device).sum()
         self._sampled = inputs["tool_mask"]
         with ragged_gathers(self.accelerator):
             loss: torch.Tensor = super()._compute_loss(model, inputs)

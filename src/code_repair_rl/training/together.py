@@ -114,22 +114,24 @@ def ragged_gathers(accelerator: Any) -> Iterator[None]:
         del accelerator.gather
 
 
-def share_of(batches: Sequence[MicroBatch], per_process: int) -> list[MicroBatch]:
+def share_of(batches: Sequence[MicroBatch], per_process: int, spare: RolloutRow) -> list[MicroBatch]:
     """This process's `per_process` micro-batches of a step, of those that were dealt for all.
 
     Every process makes the same number of real forward passes, since those of sharded weights are made together: where
-    one has a batch less, it repeats a row that carries no loss (`loss_scale` 0). Empty ones come first.
+    one has a batch less, it takes the `spare` row, without loss (`loss_scale` 0). The first pass of a step is real for
+    the same reason: with it DeepSpeed overwrites the gradients of the step before, and to later ones it adds. Empty
+    micro-batches come between that and the rest.
     """
     count = processes()
     if count == 1:
         return list(batches)
+    idle = MicroBatch((replace(spare, advantage=0.0),), 0.0)
     full = [batch for batch in batches if batch.rows]
-    mine = full[place() :: count]
     rounds = -(-len(full) // count)
-    if len(mine) < rounds:
-        row = min((row for batch in full for row in batch.rows), key=lambda row: len(row.token_ids))
-        mine.append(MicroBatch((replace(row, advantage=0.0),), 0.0))
-    return [MicroBatch((), 0.0)] * (per_process - rounds) + mine
+    mine = full[place() :: count]
+    mine = [idle] * (rounds - len(mine)) + mine
+    empty = per_process - rounds
+    return ([idle] if empty else []) + [MicroBatch((), 0.0)] * (empty - 1) + mine
 
 
 def whole_weights(trainer: Trainer) -> AbstractContextManager[Any]:
@@ -142,17 +144,32 @@ def whole_weights(trainer: Trainer) -> AbstractContextManager[Any]:
     if push is not None:
         push(trainer)
         return nullcontext()
-    if processes() == 1 or not _is_zero3(trainer):
-        return nullcontext()
-    from trl.models.utils import unwrap_model_for_generation
-
-    found: AbstractContextManager[Any] = unwrap_model_for_generation(trainer.model_wrapped, trainer.accelerator)
-    return found
+    return _gathered(trainer.model_wrapped) if processes() > 1 else nullcontext()
 
 
-def _is_zero3(trainer: Trainer) -> bool:
-    plugin = getattr(trainer.accelerator.state, "deepspeed_plugin", None)
-    return plugin is not None and plugin.zero_stage == 3
+@contextmanager
+def _gathered(engine: Any) -> Iterator[None]:
+    """While open, a ZeRO-3 engine's weights are whole here and its hooks are off.
+
+    The hooks gather with the other processes, and compare each forward pass with theirs: those that do not sample would
+    have to make as many passes.
+    """
+    parameters = [parameter for parameter in engine.parameters() if hasattr(parameter, "ds_id")]
+    if not parameters:
+        yield
+        return
+    import deepspeed
+
+    tables = [table for module in engine.modules() for table in (module._forward_pre_hooks, module._forward_hooks)]
+    kept = [dict(table) for table in tables]
+    with deepspeed.zero.GatheredParameters(parameters):
+        for table in tables:
+            table.clear()
+        try:
+            yield
+        finally:
+            for table, hooks in zip(tables, kept, strict=True):
+                table.update(hooks)
 
 
 def measured_once(trainer: Trainer, measure: Callable[[int], float]) -> Callable[[int], float]:
