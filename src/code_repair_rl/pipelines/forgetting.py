@@ -33,9 +33,6 @@ if TYPE_CHECKING:
 _LEFT_ALONE = (Outcome.UNCHANGED, Outcome.EDIT_REJECTED)
 """After these the code is as it was."""
 
-_FORWARD_TOKENS = 2048
-"""Tokens of one forward pass when solutions are scored: bounds the memory."""
-
 
 @dataclass(frozen=True, slots=True)
 class Forgetting:
@@ -119,22 +116,11 @@ def kept_path(run: RunDir, name: str) -> Path:
 
 
 def _nats_per_token(loaded: Loaded, tasks: Sequence[Task]) -> float:
-    import torch
-
-    from code_repair_rl.training.sft import portions
-    from code_repair_rl.training.shared_prefix import completion_logprobs
+    from code_repair_rl.training.score import nats_per_token
 
     prompts = [list(loaded.engine.encode(coding_prompt(task))) for task in tasks]
     answers = []
     for task in tasks:
         code = "\n".join(text.rstrip("\n") for text in task.files_after_oracle().values())
         answers.append(list(loaded.tokenizer.encode(f"```python\n{code}\n```", add_special_tokens=False)))
-    total, count = 0.0, 0
-    lengths = [len(prompt) + len(answer) for prompt, answer in zip(prompts, answers, strict=True)]
-    loaded.model.eval()
-    with torch.no_grad():
-        for start, stop in portions(lengths, _FORWARD_TOKENS):
-            found = completion_logprobs(loaded.model, prompts[start:stop], [[one] for one in answers[start:stop]])
-            total -= float(found.logprobs.sum())
-            count += int(found.mask.sum())
-    return total / count
+    return nats_per_token(loaded.model, prompts, answers)
