@@ -5,6 +5,7 @@ TORCH ?= auto
 ARGS ?=
 
 SEEDS ?= 0 1 2
+UNITS ?= sft-longer tests-only tests-and-gain similarity-only
 
 BIN := .venv/bin
 STAMP := .venv/.set-up-$(TORCH)
@@ -16,7 +17,7 @@ each_seed = $(subst $(empty) $(empty),$(comma),$(foreach seed,$(SEEDS),runs/cpu-
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test slow lint bench study clean set-up fetched
+.PHONY: help demo test slow lint bench study claim clean set-up fetched
 
 help:  ## Show this list.
 	@printf 'make TARGET [TORCH=auto|cpu|gpu] [PYTHON=python3.12] [ARGS="more arguments for the command"]\n\n'
@@ -29,6 +30,7 @@ test: fetched  ## The everyday test suite (under 15 minutes on two cores).
 	$(BIN)/python -m pytest $(ARGS)
 
 slow: fetched  ## The tests that take longer than the everyday suite allows.
+	$(BIN)/python scripts/install_agents.py
 	$(BIN)/python -m pytest -m slow $(ARGS)
 
 lint: $(STAMP)  ## ruff (rules and format), mypy --strict, and the arrows between the rooms.
@@ -40,7 +42,12 @@ lint: $(STAMP)  ## ruff (rules and format), mypy --strict, and the arrows betwee
 bench: fetched  ## Every script under benchmarks/, as tables. ARGS=--quick for a short look.
 	@for script in benchmarks/*.py; do printf '\n== %s\n' "$$script"; $(BIN)/python "$$script" $(ARGS) || exit 1; done
 
-study: $(STAMP)  ## The study behind docs/results.md: base, SFT, GRPO and a control, for every seed (hours).
+study: $(STAMP)  ## The study behind docs/results.md: which reward teaches repair, unit by unit, for every seed (hours).
+	for seed in $(SEEDS); do for unit in $(UNITS); do \
+	  $(BIN)/crrl study --unit $$unit --seed $$seed $(ARGS) || exit 1; done; done
+	$(BIN)/python scripts/keep_result.py
+
+claim: $(STAMP)  ## The claim behind the README: base, SFT, GRPO and a control of equal time, for every seed (hours).
 	for seed in $(SEEDS); do $(BIN)/crrl demo recipe=cpu-hour seed=$$seed run=runs/cpu-hour-$$seed $(ARGS) || exit 1; done
 	$(BIN)/crrl compare $(call each_seed,sft) $(call each_seed,grpo)
 	$(BIN)/crrl compare $(call each_seed,control) $(call each_seed,grpo)
