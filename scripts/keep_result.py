@@ -1,13 +1,16 @@
 """Keep what finished journeys found: `python scripts/keep_result.py runs/cpu-hour-0 …`, then commit docs/results*.
 
-Writes docs/results/RECIPE-seedN.json for each run named, and the tables of docs/results.md anew from all of them.
+Writes docs/results/RECIPE-seedN.json for each run named, and the tables of docs/results.md anew from all that is kept
+there, the classifiers' (`keep_classification.py`) included.
 """
 
+import json
 import sys
 from pathlib import Path
 
 from code_repair_rl.errors import CrrlError
 from code_repair_rl.home import write_atomically
+from code_repair_rl.pipelines.classification_results import table
 from code_repair_rl.pipelines.results import keep, page, read_records
 from code_repair_rl.runs import RunDir
 
@@ -21,7 +24,11 @@ def main() -> None:
         print(keep(RunDir.open(named), DOCS / "results"))
     path = DOCS / "results.md"
     said = path.read_text(encoding="utf-8").partition(MARK)[0]
-    write_atomically(path, f"{said}{MARK}\n\n{page(read_records(DOCS / 'results'))}")
+    classifiers = [
+        json.loads(one.read_text("utf-8")) for one in sorted((DOCS / "results/classification").glob("*.json"))
+    ]
+    tables = [page(read_records(DOCS / "results")), *map(table, classifiers)]
+    write_atomically(path, f"{said}{MARK}\n\n" + "\n\n".join(one.strip() for one in tables) + "\n")
     print(path)
 
 
