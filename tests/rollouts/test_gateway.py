@@ -6,12 +6,12 @@ import gc
 import json
 import socket
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
-import psutil
 import pytest
 
 from code_repair_rl.errors import BadInput
@@ -313,14 +313,19 @@ def test_a_thousand_requests_leave_nothing_behind(scripted: Gateway) -> None:
                 scripted.close_session(session)
 
         served(scripted, lambda: sessions(20))
-        descriptors, resident = len(list_descriptors()), psutil.Process().memory_info().rss
-        served(scripted, lambda: sessions(180))
-        gc.collect()
+        descriptors = len(list_descriptors())
+        tracemalloc.start()
+        try:
+            served(scripted, lambda: sessions(180))
+            gc.collect()
+            held, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
         kept = [one for one in gc.get_objects() if type(one) in (Session, Choice, Turn)]
     assert scripted.requests == 1000
     assert not scripted._sessions and len(list_descriptors()) <= descriptors + 2
     assert len(kept) <= 3, "at most the last request's"
-    assert psutil.Process().memory_info().rss - resident < 24 << 20, "1,000 requests held 45 MB of tokens"
+    assert held < 4 << 20, "the tokens of 900 requests take 40 MB"
 
 
 def list_descriptors() -> list[str]:
