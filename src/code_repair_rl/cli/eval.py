@@ -182,32 +182,19 @@ def show_results(results: dict[str, EvalResult], console: Console | None = None)
 
     found = {name: summary(result) for name, result in results.items()}
     ks = sorted({k for one in found.values() for k in one.pass_at})
-    table = Table(box=None, pad_edge=False)
-    for column in (
-        "",
-        "tasks",
-        "format",
-        "apply",
-        "right place",
-        *(f"pass@{k}" for k in ks),
-        "sparing",
-        "tokens",
-        "no verdict",
-    ):
-        table.add_column(column)
-    for name, one in found.items():
-        unsafe = " (no isolation)" if results[name].stamped_unsafe else ""
-        table.add_row(
-            name + unsafe,
-            f"{one.tasks}\n{one.problems} problems",
-            _percent(one.format_rate),
-            _percent(one.apply_rate),
-            _percent(one.right_place_rate),
-            *(_with_interval(one.pass_at[k]) if k in one.pass_at else "–" for k in ks),
-            _percent(one.edit_precision),
-            "–" if math.isnan(one.mean_tokens) else f"{one.mean_tokens:.0f}",
-            str(one.no_verdict),
-        )
+    # One column for each model: the intervals then fit into eighty characters.
+    table = Table("", *(name + (" (no isolation)" if results[name].stamped_unsafe else "") for name in found))
+    table.box, table.pad_edge = None, False
+    columns = found.values()
+    table.add_row("tasks", *(f"{one.tasks} of {one.problems} problems" for one in columns))
+    table.add_row("format", *(_percent(one.format_rate) for one in columns))
+    table.add_row("apply", *(_percent(one.apply_rate) for one in columns))
+    table.add_row("right place", *(_percent(one.right_place_rate) for one in columns))
+    for k in ks:
+        table.add_row(f"pass@{k}", *(_with_interval(one.pass_at[k]) if k in one.pass_at else "–" for one in columns))
+    table.add_row("sparing", *(_percent(one.edit_precision) for one in columns))
+    table.add_row("tokens", *("–" if math.isnan(one.mean_tokens) else f"{one.mean_tokens:.0f}" for one in columns))
+    table.add_row("no verdict", *(str(one.no_verdict) for one in columns))
     (console or Console(highlight=False)).print(table)
 
 
