@@ -6,7 +6,12 @@ exits with its `exit_code`; a traceback therefore always means a defect of ours.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pydantic import ValidationError
 
 
 class CrrlError(Exception):
@@ -33,6 +38,18 @@ class CrrlError(Exception):
     def __reduce__(self) -> tuple[Any, ...]:
         # Worker processes hand errors back pickled; exceptions with keyword arguments would not survive that.
         return _revive, (type(self), self.args, self.__dict__)
+
+
+def first_complaint(error: ValidationError, is_key: Callable[[int | str], bool] = lambda part: True) -> str:
+    """`key: message` of the first thing that a schema refused.
+
+    Args:
+        error: pydantic's.
+        is_key: which parts of the place are keys of the file; pydantic also names the branch of a union it tried.
+    """
+    first = error.errors(include_url=False)[0]
+    key = ".".join(str(part) for part in first["loc"] if is_key(part))
+    return f"{key}: {first['msg']}" if key else str(first["msg"])
 
 
 def _revive(kind: type[CrrlError], arguments: tuple[Any, ...], state: dict[str, Any]) -> CrrlError:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from code_repair_rl.errors import BadInput
 from code_repair_rl.tasks import Split
-from code_repair_rl.tasks.vulnerabilities import cwe_id, decisive_lines, together, with_decisive_lines
+from code_repair_rl.tasks.vulnerabilities import cwe_id, decisive_lines, together
 from code_repair_rl.tasks.vulnerabilities_own import read_labelled
 from code_repair_rl.tasks.vulnerabilities_primevul import function_name, read_primevul
 from code_repair_rl.tasks.vulnerabilities_sven import read_sven
@@ -165,8 +165,9 @@ def test_sven_in_both_forms_gives_the_same_pairs(tmp_path: Path) -> None:
 
 
 def test_the_lines_that_the_fix_changed_are_found_on_both_sides(tmp_path: Path) -> None:
-    reading = with_decisive_lines(read_sven(_written(tmp_path, [_sven(0, vulnerable=v) for v in (True, False)])))
-    assert [function.lines for function in reading.functions] == [(2,), (2,)]
+    (pair,) = read_sven(_written(tmp_path, [_sven(0, vulnerable=v) for v in (True, False)])).pairs
+    codes = pair.vulnerable.code, pair.fixed.code
+    assert [decisive_lines(*codes), decisive_lines(*codes[::-1])] == [(2,), (2,)]
 
 
 def test_own_rows_say_what_is_wrong_with_them(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from code_repair_rl.errors import BadInput
+from code_repair_rl.errors import BadInput, first_complaint
 from code_repair_rl.evaluation.result import EvalResult
 from code_repair_rl.grading.bag_of_words import predicted_by_words
 from code_repair_rl.grading.classification import examine, written_lines
@@ -104,9 +104,7 @@ class ClassificationResult:
         try:
             return TypeAdapter(ClassificationResult).validate_json(json.dumps(data))
         except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            key = ".".join(map(str, first["loc"]))
-            raise BadInput(f"is not a classification result; {key}: {first['msg']}", where=where) from error
+            raise BadInput(f"is not a classification result; {first_complaint(error)}", where=where) from error
 
     @classmethod
     def read(cls, path: Path) -> ClassificationResult:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from code_repair_rl.errors import BadInput
+from code_repair_rl.errors import BadInput, first_complaint
 from code_repair_rl.evaluation.estimates import Estimate, pass_at_k, rate
 from code_repair_rl.home import write_atomically
 from code_repair_rl.tasks import Task
@@ -136,9 +136,7 @@ class EvalResult:
             # Tuples are lists in JSON, so the JSON validator is the strict one that takes them.
             return _adapter().validate_json(json.dumps(plain))
         except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            key = ".".join(map(str, first["loc"]))
-            raise BadInput(f"is not an evaluation; {key}: {first['msg']}", where=where) from error
+            raise BadInput(f"is not an evaluation; {first_complaint(error)}", where=where) from error
 
     def write(self, path: Path) -> None:
         """Write to `path`, whole or not at all."""

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from pydantic import ValidationError
 
-from code_repair_rl.errors import BadInput
+from code_repair_rl.errors import BadInput, first_complaint
 from code_repair_rl.home import home, write_atomically
 from code_repair_rl.tasks.task import Split, Task
 
 SCHEMA_VERSION = 1
 """What this version writes and reads; every line says which it is."""
 
+_BRANCHES = ("function", "repository", "dict[str,nullable[str]]", "str")
+"""Of unions in the schema: pydantic names the one it tried, which is no key of the file."""
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 
 
@@ -110,17 +112,9 @@ def _parsed(line: bytes, where: str) -> Task:
 
 def _first_complaint(error: ValidationError) -> str:
     """The first thing that is wrong, key first; how many more there are."""
-    complaints = error.errors(include_url=False)
-    first = complaints[0]
-    key = ".".join(str(part) for part in _key(first["loc"]))
-    text = f"{key}: {first['msg']}" if key else str(first["msg"])
-    more = len(complaints) - 1
+    text = first_complaint(error, lambda part: part not in _BRANCHES)
+    more = error.error_count() - 1
     return f"{text} (and {more} more)" if more else text
-
-
-def _key(location: Sequence[int | str]) -> list[int | str]:
-    """The place in the JSON; pydantic also names the branch of a union it tried, which is no key of the file."""
-    return [part for part in location if part not in ("function", "repository", "dict[str,nullable[str]]", "str")]
 
 
 def _mend(error: ValidationError) -> str | None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from code_repair_rl.errors import BadInput
+from code_repair_rl.errors import BadInput, first_complaint
 from code_repair_rl.tasks.faults import exact_lines
 from code_repair_rl.tasks.splits import split_of
 from code_repair_rl.tasks.task import Hints, Kind, Origin, Split, Task
@@ -56,9 +56,8 @@ def _task(line: bytes, where: str, *, default_id: str, source: str) -> Task:
     try:
         pair = _Pair.model_validate_json(line)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        key = ".".join(str(part) for part in first["loc"] if not str(part).startswith(("dict[", "str")))
-        raise BadInput(f"{key}: {first['msg']}" if key else str(first["msg"]), where=where) from error
+        said = first_complaint(error, lambda part: not str(part).startswith(("dict[", "str")))
+        raise BadInput(said, where=where) from error
     before = {pair.path: pair.before} if isinstance(pair.before, str) else pair.before
     after: dict[str, str | None] = {pair.path: pair.after} if isinstance(pair.after, str) else pair.after
     changed = {path: text for path, text in after.items() if before.get(path) != text}

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from code_repair_rl.errors import BadInput, MachineryFailed
-from code_repair_rl.tasks.vulnerabilities import checked, rows_of
+from pydantic import BaseModel, ValidationError
 
-__all__ = ["HUB_PREFIX", "checked", "data_set_rows", "is_data_set", "rows_of"]
+from code_repair_rl.errors import BadInput, MachineryFailed, first_complaint
 
 HUB_PREFIX = "hub:"
 """What marks a source as a name on the hub; nothing is asked of the network without it."""
 
 _SUFFIXES = (".jsonl", ".json", ".parquet")
+_Row = TypeVar("_Row", bound=BaseModel)
 
 
 def is_data_set(source: str) -> bool:
@@ -47,6 +48,44 @@ def data_set_rows(source: str, *, split: str = "train", data_dir: str | None = N
         yield from rows_of(file)
 
 
+def rows_of(path: Path) -> Iterator[tuple[str, Any]]:
+    """Place (`FILE:LINE`) and content of every row of a JSON Lines or Parquet file.
+
+    Raises:
+        BadInput: the file cannot be read, or a row is no JSON object.
+    """
+    if path.suffix == ".parquet":
+        yield from _parquet_rows(path)
+        return
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except OSError as error:
+        raise BadInput(f"cannot be read ({error.strerror})", where=str(path)) from error
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        where = f"{path}:{number}"
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise BadInput(f"not JSON ({error})", where=where) from error
+        if not isinstance(row, dict):
+            raise BadInput("a row is a JSON object", where=where)
+        yield where, row
+
+
+def checked(schema: type[_Row], row: Any, where: str) -> _Row:
+    """A row under its schema.
+
+    Raises:
+        BadInput: naming file, line and key.
+    """
+    try:
+        return schema.model_validate(row)
+    except ValidationError as error:
+        raise BadInput(first_complaint(error).replace("Value error, ", "", 1), where=where) from error
+
+
 def _files_in(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
@@ -68,3 +107,15 @@ def _hub_rows(name: str, split: str, data_dir: str | None) -> Iterator[tuple[str
         ) from error
     for number, row in enumerate(found, start=1):
         yield f"{HUB_PREFIX}{name}/{split}:{number}", row
+
+
+def _parquet_rows(path: Path) -> Iterator[tuple[str, Any]]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(path)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise BadInput(f"cannot be read ({error})", where=str(path)) from error
+    for number, row in enumerate(table.to_pylist(), start=1):
+        yield f"{path}:{number}", row

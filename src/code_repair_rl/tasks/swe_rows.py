@@ -12,9 +12,9 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, Json, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Json
 
 from code_repair_rl.errors import BadInput
 from code_repair_rl.tasks.rows import checked
@@ -49,6 +49,19 @@ class Instance:
     where: str = ""
 
 
+def _tests_in(value: Any) -> Any:
+    """Tests as a list; in some of the data sets it is written as JSON in a string."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except ValueError:
+        raise ValueError("not a list of tests, nor JSON of one") from None
+
+
+_Tests = Annotated[list[str], BeforeValidator(_tests_in)]
+
+
 class _Row(BaseModel):
     model_config = ConfigDict(extra="ignore")  # dates, urls, and `hints_text`, which often tells the fix
 
@@ -60,16 +73,11 @@ class _BenchRow(_Row):
     patch: str = Field(min_length=1)
     test_patch: str
     problem_statement: str = Field(min_length=1)
-    FAIL_TO_PASS: list[str] = Field(min_length=1)
-    PASS_TO_PASS: list[str]
+    FAIL_TO_PASS: _Tests = Field(min_length=1)
+    PASS_TO_PASS: _Tests
     version: str | None = None
     image_name: str | None = None
     docker_image: str | None = None
-
-    @field_validator("FAIL_TO_PASS", "PASS_TO_PASS", mode="before")
-    @classmethod
-    def _list(cls, value: Any) -> Any:
-        return _tests_in(value)
 
 
 class _SmithRow(_Row):
@@ -77,15 +85,10 @@ class _SmithRow(_Row):
     repo: str = Field(min_length=1)
     patch: str = Field(min_length=1)
     problem_statement: str = Field(min_length=1)
-    FAIL_TO_PASS: list[str] = Field(min_length=1)
-    PASS_TO_PASS: list[str]
+    FAIL_TO_PASS: _Tests = Field(min_length=1)
+    PASS_TO_PASS: _Tests
     image_name: str | None = None
     base_commit: str | None = Field(default=None, pattern=_COMMIT)
-
-    @field_validator("FAIL_TO_PASS", "PASS_TO_PASS", mode="before")
-    @classmethod
-    def _list(cls, value: Any) -> Any:
-        return _tests_in(value)
 
 
 class _FileName(_Row):
@@ -228,16 +231,6 @@ def is_test(path: str) -> bool:
     return any(part in ("test", "tests", "testing", "e2e") for part in parts[:-1]) or bool(
         re.match(r"(test_.*|.*_test|conftest)\.py$", name)
     )
-
-
-def _tests_in(value: Any) -> Any:
-    """Tests as a list; in some of the data sets it is written as JSON in a string."""
-    if not isinstance(value, str):
-        return value
-    try:
-        return json.loads(value)
-    except ValueError:
-        raise ValueError("not a list of tests, nor JSON of one") from None
 
 
 def _tests_of(files: Mapping[str, str]) -> dict[str, str]:

@@ -9,14 +9,10 @@ stands there twice is reported, not guessed.
 from __future__ import annotations
 
 import difflib
-import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, TypeVar
-
-from pydantic import BaseModel, ValidationError
 
 from code_repair_rl.errors import BadInput
 from code_repair_rl.tasks.task import Split
@@ -30,7 +26,6 @@ _SPLIT_WORDS = {
     "dev": Split.VALIDATION,
     "test": Split.TEST,
 }
-_Row = TypeVar("_Row", bound=BaseModel)
 _CWE = re.compile(r"(?:CWE)?-?0*([1-9]\d*)", re.IGNORECASE)
 
 
@@ -143,62 +138,6 @@ def decisive_lines(code: str, other: str) -> tuple[int, ...]:
     return tuple(sorted(found))
 
 
-def with_decisive_lines(reading: Reading) -> Reading:
-    """The same functions, with the lines that the fix changed filled in on both sides of every pair."""
-    other = {}
-    for pair in reading.pairs:
-        other[pair.vulnerable.function_id] = pair.fixed.code
-        other[pair.fixed.function_id] = pair.vulnerable.code
-    functions = tuple(
-        replace(function, lines=decisive_lines(function.code, other[function.function_id]))
-        if function.lines is None and function.function_id in other
-        else function
-        for function in reading.functions
-    )
-    return replace(reading, functions=functions)
-
-
-def rows_of(path: Path) -> Iterator[tuple[str, Any]]:
-    """Place (`FILE:LINE`) and content of every row of a JSON Lines or Parquet file.
-
-    Raises:
-        BadInput: the file cannot be read, or a row is no JSON object.
-    """
-    if path.suffix == ".parquet":
-        yield from _parquet_rows(path)
-        return
-    try:
-        lines = path.read_bytes().split(b"\n")
-    except OSError as error:
-        raise BadInput(f"cannot be read ({error.strerror})", where=str(path)) from error
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        where = f"{path}:{number}"
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise BadInput(f"not JSON ({error})", where=where) from error
-        if not isinstance(row, dict):
-            raise BadInput("a row is a JSON object", where=where)
-        yield where, row
-
-
-def checked(schema: type[_Row], row: Any, where: str) -> _Row:
-    """A row under its schema.
-
-    Raises:
-        BadInput: naming file, line and key.
-    """
-    try:
-        return schema.model_validate(row)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        key = ".".join(str(part) for part in first["loc"])
-        message = first["msg"].removeprefix("Value error, ")
-        raise BadInput(f"{key}: {message}" if key else message, where=where) from error
-
-
 def cwe_id(text: str) -> str | None:
     """`CWE-89` for any way of writing it (`cwe-089`, `89`); None for what is none (`NVD-CWE-noinfo`)."""
     match = _CWE.fullmatch(text.strip())
@@ -236,18 +175,6 @@ def _fault_of(sides: Sequence[LabelledFunction]) -> str | None:
     if not decisive_lines(sides[0].code, sides[1].code):
         return f"both sides are the same code ({places})"
     return None
-
-
-def _parquet_rows(path: Path) -> Iterator[tuple[str, Any]]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        table = pq.read_table(path)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise BadInput(f"cannot be read ({error})", where=str(path)) from error
-    for number, row in enumerate(table.to_pylist(), start=1):
-        yield f"{path}:{number}", row
 
 
 def unique(functions: Iterable[LabelledFunction]) -> list[LabelledFunction]:

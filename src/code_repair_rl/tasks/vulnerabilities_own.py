@@ -7,15 +7,14 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from code_repair_rl.errors import BadInput
+from code_repair_rl.tasks.rows import checked, rows_of
 from code_repair_rl.tasks.task import Split
 from code_repair_rl.tasks.vulnerabilities import (
     LabelledFunction,
     Reading,
-    checked,
     cwe_id,
     joined,
     language_of,
-    rows_of,
     split_named_in,
     unique,
     with_line_feeds,

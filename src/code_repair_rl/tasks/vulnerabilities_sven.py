@@ -13,14 +13,13 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from code_repair_rl.errors import BadInput
+from code_repair_rl.tasks.rows import checked, rows_of
 from code_repair_rl.tasks.vulnerabilities import (
     LabelledFunction,
     Reading,
-    checked,
     cwe_id,
     joined,
     language_of,
-    rows_of,
     with_line_feeds,
 )
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from code_repair_rl.errors import BadInput
+from code_repair_rl.errors import BadInput, first_complaint
 from code_repair_rl.rollouts.chat_format import TemplateFormat
 from code_repair_rl.training.sft import Example
 
@@ -59,9 +59,7 @@ def _read(line: str, where: str) -> _Row:
     try:
         row = _Row.model_validate_json(line)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        key = ".".join(str(part) for part in first["loc"])
-        raise BadInput(f"{key}: {first['msg']}" if key else str(first["msg"]), where=where) from error
+        raise BadInput(first_complaint(error), where=where) from error
     for number, message in enumerate(row.messages):
         if not isinstance(message.get("role"), str) or not isinstance(message.get("content"), str | None):
             raise BadInput(f"messages.{number}: a message has a role and a content", where=where)
