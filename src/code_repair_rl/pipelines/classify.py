@@ -12,6 +12,7 @@ from code_repair_rl.evaluation.classification import LabelledSample, is_vulnerab
 from code_repair_rl.evaluation.votes import evidence_weighted, majority, shares
 from code_repair_rl.grading.label_scores import UNREADABLE
 from code_repair_rl.rollouts import Engine, Sampling
+from code_repair_rl.synthesis.outer_functions import first_line_of, outer_functions
 from code_repair_rl.synthesis.vulnerabilities import DESCRIPTION
 from code_repair_rl.tasks import Kind, Origin, Split, Task, messages
 from code_repair_rl.tasks.classification import BENIGN
@@ -170,15 +171,4 @@ def _functions(text: str) -> list[tuple[str, tuple[int, int]]]:
         tree = ast.parse(text)
     except (SyntaxError, ValueError):
         return []
-    found: list[tuple[str, tuple[int, int]]] = []
-
-    def visit(body: Sequence[ast.stmt], prefix: str) -> None:
-        for node in body:
-            if isinstance(node, ast.ClassDef):
-                visit(node.body, f"{prefix}{node.name}.")
-            elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-                first = min([node.lineno, *(one.lineno for one in node.decorator_list)])
-                found.append((prefix + node.name, (first, node.end_lineno or node.lineno)))
-
-    visit(tree.body, "")
-    return found
+    return [(name, (first_line_of(one), one.end_lineno or one.lineno)) for name, one in outer_functions(tree)]

@@ -7,6 +7,8 @@ import difflib
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
+from code_repair_rl.synthesis.outer_functions import first_line_of, outer_functions
+
 
 @dataclass(frozen=True, slots=True)
 class Hunk:
@@ -46,18 +48,8 @@ def reverted(old: str, new: str, taken_back: Collection[Hunk]) -> str:
 
 def _units(text: str) -> list[tuple[int, int, str]]:
     """First line, the one after the last, from 0, and name of functions and methods (not what is nested in them)."""
-    found: list[tuple[int, int, str]] = []
-
-    def visit(body: Sequence[ast.stmt], prefix: str) -> None:
-        for node in body:
-            if isinstance(node, ast.ClassDef):
-                visit(node.body, f"{prefix}{node.name}.")
-            elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-                first = min([node.lineno, *(one.lineno for one in node.decorator_list)])
-                found.append((first - 1, node.end_lineno or node.lineno, prefix + node.name))
-
-    visit(ast.parse(text).body, "")
-    return found
+    found = outer_functions(ast.parse(text))
+    return [(first_line_of(one) - 1, one.end_lineno or one.lineno, name) for name, one in found]
 
 
 def _unit_at(units: Sequence[tuple[int, int, str]], start: int, end: int) -> str:

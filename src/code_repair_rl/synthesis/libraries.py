@@ -21,6 +21,7 @@ from code_repair_rl.synthesis.library import Library
 from code_repair_rl.synthesis.localisation import ranked_lines
 from code_repair_rl.synthesis.mutation import Mutant, sampled_mutants
 from code_repair_rl.synthesis.mutation.source import Source
+from code_repair_rl.synthesis.outer_functions import outer_functions
 from code_repair_rl.synthesis.suites import Found, Report, Run, Suite, suite_of
 from code_repair_rl.tasks import (
     Hints,
@@ -233,17 +234,7 @@ def _drawn(suite: Suite, seed: int, most: int) -> list[_Candidate]:
 
 def _functions(text: str) -> list[tuple[str, int, int]]:
     """Qualified name, line of `def` and last line of the module's functions and its classes' methods."""
-    found: list[tuple[str, int, int]] = []
-
-    def visit(body: Iterable[ast.stmt], prefix: str) -> None:
-        for node in body:
-            if isinstance(node, ast.ClassDef):
-                visit(node.body, f"{prefix}{node.name}.")
-            elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-                found.append((prefix + node.name, node.lineno, node.end_lineno or node.lineno))
-
-    visit(ast.parse(text).body, "")
-    return found
+    return [(name, one.lineno, one.end_lineno or one.lineno) for name, one in outer_functions(ast.parse(text))]
 
 
 def _combined(suite: Suite, bugs: Sequence[_Bug], seed: int, most: int) -> list[Task]:

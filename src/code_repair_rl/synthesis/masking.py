@@ -15,6 +15,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from code_repair_rl.synthesis.outer_functions import first_line_of
+
 
 class MaskKind(StrEnum):
     """How much of a function is taken out."""
@@ -147,7 +149,7 @@ def _walk(node: ast.AST, prefix: str) -> Iterator[tuple[ast.FunctionDef | ast.As
 def _located(
     text: str, starts: Sequence[int], node: ast.FunctionDef | ast.AsyncFunctionDef, qualified_name: str
 ) -> Function:
-    first_line = _first_line(node)
+    first_line = first_line_of(node)
     last_line = node.end_lineno or node.lineno
     indent = _indent(_line(text, starts, node.lineno))
     body_start, body_indent = _body(text, starts, node)
@@ -178,7 +180,7 @@ def _body(text: str, starts: Sequence[int], node: ast.FunctionDef | ast.AsyncFun
         last = node.end_lineno or node.lineno
         return starts[last - 1] + len(_line(text, starts, last)), ""
     first = statements[0]
-    first_line = _first_line(first)
+    first_line = first_line_of(first)
     line = _line(text, starts, first_line)
     column = len(line.encode()[: first.col_offset].decode()) if first_line == first.lineno else len(_indent(line))
     if line[:column].strip():  # something stands before it on its line: the signature, or the docstring
@@ -226,11 +228,6 @@ def _signature(node: ast.FunctionDef | ast.AsyncFunctionDef) -> str:
     word = "async def" if isinstance(node, ast.AsyncFunctionDef) else "def"
     returns = f" -> {ast.unparse(node.returns)}" if node.returns is not None else ""
     return f"{word} {node.name}({ast.unparse(node.args)}){returns}:"
-
-
-def _first_line(node: ast.stmt) -> int:
-    decorators: list[ast.expr] = getattr(node, "decorator_list", [])
-    return min([node.lineno, *(decorator.lineno for decorator in decorators)])
 
 
 def _line_starts(text: str) -> list[int]:

@@ -6,6 +6,8 @@ import ast
 import io
 from dataclasses import dataclass
 
+from code_repair_rl.synthesis.outer_functions import first_line_of
+
 _WINDOW_LINES = 15
 """Shown above and below a line that is in no function."""
 _LONG_FUNCTION_LINES = 150
@@ -65,7 +67,7 @@ def region_around(path: str, source: str, number: int) -> Region:
         around = _PART_LINES if long else _WINDOW_LINES
         first, last = max(1, number - around), min(count, number + around)
         return _region(path, source, first, last, docstring="", docstring_lines=range(0))
-    first = _first_line(function)
+    first = first_line_of(function)
     docstring = ast.get_docstring(function) or ""
     expression = function.body[0]
     own_lines = docstring and len(function.body) > 1 and expression.lineno > function.lineno
@@ -82,15 +84,11 @@ def _function_around(source: str, number: int) -> ast.FunctionDef | ast.AsyncFun
     while waiting:
         node = waiting.pop(0)
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            if _first_line(node) <= number <= (node.end_lineno or node.lineno):
+            if first_line_of(node) <= number <= (node.end_lineno or node.lineno):
                 return node
             continue
         waiting += ast.iter_child_nodes(node)
     return None
-
-
-def _first_line(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
-    return min([function.lineno, *(decorator.lineno for decorator in function.decorator_list)])
 
 
 def lines_of(text: str) -> list[str]:
