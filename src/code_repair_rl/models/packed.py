@@ -51,6 +51,20 @@ class Layout(Protocol):
         ...
 
 
+def portions(lengths: Sequence[int], budget: int) -> list[tuple[int, int]]:
+    """Consecutive ranges whose lengths add up to at most the budget (at least one each)."""
+    ranges: list[tuple[int, int]] = []
+    tokens = 0
+    for number, length in enumerate(lengths):
+        if ranges and tokens + length <= budget:
+            ranges[-1] = (ranges[-1][0], number + 1)
+            tokens += length
+        else:
+            ranges.append((number, number + 1))
+            tokens = length
+    return ranges
+
+
 class SequencesLayout:
     """Independent sequences, each causal over itself."""
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from code_repair_rl.models.packed import SequencesLayout, packed_attention, packed_forward
+from code_repair_rl.models.packed import SequencesLayout, packed_attention, packed_forward, portions
 from code_repair_rl.rollouts.sampler import draw
 
 _PREFILL_TOKENS = 4096
@@ -374,7 +374,7 @@ def _admit(model: nn.Module, batch: _Batch, numbers: Sequence[int]) -> Tensor:
     lengths = [len(prompt) for prompt in prompts]
     device = batch.layout.device
     logits: list[Tensor] = []
-    for start, stop in _portions(lengths, _PREFILL_TOKENS):
+    for start, stop in portions(lengths, _PREFILL_TOKENS):
         portion = lengths[start:stop]
         layout = _Prefill(portion)
         ids = torch.tensor([token for prompt in prompts[start:stop] for token in prompt], device=device)
@@ -406,7 +406,7 @@ def _extended(model: nn.Module, layout: _Decode, logits: Tensor, tails: Sequence
         return logits
     layout.make_room(max(map(len, tails)))
     lengths = [len(tails[row]) for row in with_tail]
-    for start, stop in _portions(lengths, _PREFILL_TOKENS):
+    for start, stop in portions(lengths, _PREFILL_TOKENS):
         rows, portion = with_tail[start:stop], lengths[start:stop]
         beginnings = _Tails(layout, [first + row for row in rows], portion)
         ids = torch.tensor([token for row in rows for token in tails[row]], device=layout.device)
@@ -420,15 +420,3 @@ def _padded(packed: Tensor, lengths: Sequence[int]) -> Tensor:
     """`(1, K, N, D)` of sequences end to end to `(G, K, P, D)` float32."""
     pieces = [piece.transpose(0, 1) for piece in torch.split(packed[0], list(lengths), dim=1)]
     return torch.nn.utils.rnn.pad_sequence(pieces, batch_first=True).transpose(1, 2).float()
-
-
-def _portions(lengths: Sequence[int], budget: int) -> list[tuple[int, int]]:
-    """Consecutive ranges of prompts whose tokens fit the budget (at least one prompt each)."""
-    portions = []
-    start, tokens = 0, 0
-    for number, length in enumerate(lengths):
-        if number > start and tokens + length > budget:
-            portions.append((start, number))
-            start, tokens = number, 0
-        tokens += length
-    return [*portions, (start, len(lengths))]

@@ -50,7 +50,6 @@ def micro_batches(
         most_tokens: of a micro-batch, each prompt counted once; a single answer may exceed it.
         mask_truncated: tokens of answers that were cut off do not count (the answers do).
     """
-    scored = sum(row.advantage is not None for group in groups for row in group)
     kept = [
         tuple(row for row in group if row.advantage is not None and (keep_silent or row.advantage != 0.0))
         for group in groups
@@ -73,7 +72,7 @@ def micro_batches(
     return [
         MicroBatch(
             tuple(rows),
-            loss_scale=len(rows) * count / max(1, scored),
+            loss_scale=len(rows) * count / max(1, len(counted)),
             token_scale=_drawn(rows, mask_truncated) * count / max(1, step_tokens),
             step_tokens=step_tokens,
         )

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from transformers import PreTrainedModel
 
-from code_repair_rl.training.sft import portions
+from code_repair_rl.models.packed import portions
 from code_repair_rl.training.shared_prefix import completion_logprobs
 
 _FORWARD_TOKENS = 2048

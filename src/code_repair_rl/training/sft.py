@@ -18,6 +18,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from trl import SFTConfig, SFTTrainer
 
 from code_repair_rl.errors import BadInput
+from code_repair_rl.models.packed import portions
 from code_repair_rl.recipes import LaunchSection, ModelSection, SftSection
 from code_repair_rl.runs import RunDir, RunListener
 from code_repair_rl.tasks import Task
@@ -123,20 +124,6 @@ class RepairSFTTrainer(AtomicCheckpoints, SFTTrainer):  # type: ignore[misc]
         if count > 1:
             return self.accelerator.gather(here).sum() / count
         return here if known is None else known
-
-
-def portions(lengths: Sequence[int], budget: int) -> list[tuple[int, int]]:
-    """Consecutive ranges whose lengths add up to at most the budget (at least one each)."""
-    ranges: list[tuple[int, int]] = []
-    tokens = 0
-    for number, length in enumerate(lengths):
-        if ranges and tokens + length <= budget:
-            ranges[-1] = (ranges[-1][0], number + 1)
-            tokens += length
-        else:
-            ranges.append((number, number + 1))
-            tokens = length
-    return ranges
 
 
 def _split(ids: Sequence[int], labels: Sequence[int]) -> tuple[list[int], list[int], list[bool]]:
