@@ -18,7 +18,7 @@ from code_repair_rl.edits.compare import (
 )
 from code_repair_rl.edits.diff import diff
 from code_repair_rl.edits.errors import EditError, EditErrorKind
-from code_repair_rl.edits.parse import parse
+from code_repair_rl.edits.parse import holds_an_edit, parse
 from code_repair_rl.edits.patch import Applied, Changes, FileEdit, Hunk, LineEndings, Patch, Tolerance
 from code_repair_rl.edits.unified import unified
 
@@ -39,6 +39,7 @@ __all__ = [
     "diff",
     "edit_gain",
     "file_localisation",
+    "holds_an_edit",
     "line_localisation",
     "parse",
     "similarity",

@@ -65,6 +65,15 @@ def parse(text: str, *, max_characters: int = MAX_CHARACTERS) -> Patch:
     return _Reader(text).read()
 
 
+def holds_an_edit(text: str) -> bool:
+    """Whether an edit can be read from the text; whether it applies to anything is another question."""
+    try:
+        parse(text)
+    except EditError:
+        return False
+    return True
+
+
 @dataclass(slots=True)
 class _Section:
     """What was read so far about one file."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from code_repair_rl.edits import EditError, changed_tokens, parse
+from code_repair_rl.edits import changed_tokens, holds_an_edit
 from code_repair_rl.errors import BadInput
 from code_repair_rl.evaluation.result import EvalResult, SampleResult, TaskResult, tasks_digest
 from code_repair_rl.grading import GRADER_VERSION, Outcome, TestStatus
@@ -153,7 +153,7 @@ def sample_result(task: Task, row: RolloutRow) -> SampleResult:
         outcome=row.outcome,
         passed=row.passed,
         verdict=row.score is not None,
-        formatted=_readable(row.text) if task.kind is not Kind.CLASSIFY else row.edit_error is None,
+        formatted=holds_an_edit(row.text) if task.kind is not Kind.CLASSIFY else row.edit_error is None,
         applied=row.outcome not in (Outcome.EDIT_REJECTED, Outcome.NO_VERDICT),
         truncated=row.finish_reason == FinishReason.LENGTH,
         tokens=row.sampled_tokens,
@@ -285,14 +285,6 @@ def _isolation(tiers: set[str]) -> str:
     if "unsafe-local" in tiers:
         return "unsafe-local"
     return "+".join(sorted(tiers - {"none"})) or "none"
-
-
-def _readable(text: str) -> bool:
-    try:
-        parse(text)
-    except EditError:
-        return False
-    return True
 
 
 def _right_place(task: Task, after: Mapping[str, str]) -> bool | None:

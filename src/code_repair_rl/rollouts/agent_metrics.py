@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from code_repair_rl.edits import EditError, parse
+from code_repair_rl.edits import holds_an_edit
 from code_repair_rl.rollouts.episode import Episode
 from code_repair_rl.runs import RolloutRow
 
@@ -28,7 +28,7 @@ def attempt_terms(episode: Episode, max_turns: int) -> dict[str, float]:
     if episode.tools:
         readable = 1.0 - min(episode.broken_tool_calls, count) / count
     else:
-        readable = sum(_holds_an_edit(turn.text) for turn in episode.turns) / count
+        readable = sum(holds_an_edit(turn.text) for turn in episode.turns) / count
     fresh = len({turn.text.strip() for turn in episode.turns}) / count
     spent = (count - 1) / (max_turns - 1) if max_turns > 1 else 0.0
     return {"turns": 1.0 - min(1.0, spent), "habits": (readable + fresh) / 2}
@@ -48,7 +48,7 @@ def agent_metrics(rows: Sequence[RolloutRow]) -> dict[str, float]:
     calls = [len(turn.tool_calls) for row in rows for turn in row.turns or ()]
     metrics = {
         "agent/turns": sum(counts) / len(rows),
-        "agent/readable_edits": sum(map(_holds_an_edit, answers)) / max(len(answers), 1),
+        "agent/readable_edits": sum(map(holds_an_edit, answers)) / max(len(answers), 1),
         "agent/environment_tokens": sum(len(row.token_ids) - row.sampled_tokens for row in rows) / len(rows),
         "agent/tool_calls": sum(calls) / len(rows),
     }
@@ -59,11 +59,3 @@ def agent_metrics(rows: Sequence[RolloutRow]) -> dict[str, float]:
             within = sum(passed and count <= most for passed, count in known)
             metrics[f"agent/pass_within_{most}"] = within / len(known)
     return metrics
-
-
-def _holds_an_edit(text: str) -> bool:
-    try:
-        parse(text)
-    except EditError:
-        return False
-    return True

@@ -139,18 +139,7 @@ def row_of(answer: Answer, *, step: int, group: int, sample: int, hint: HintLeve
         sampled=completion.sampled,
         text=completion.text,
         finish_reason=completion.finish_reason.value,
-        outcome=verdict.outcome.value,
-        passed=verdict.passed,
-        score=verdict.score,
-        tests=tuple(
-            TestRecord(name=test.name, status=test.status.value, visible=test.visible, detail=test.detail)
-            for test in verdict.tests
-        ),
-        edit_error=verdict.edit_error,
-        tolerance=verdict.tolerance,
-        evidence=verdict.evidence,
-        wall_seconds=verdict.wall_seconds,
-        isolation=verdict.isolation,
+        **verdict_columns(verdict),
         patch=patch,
         files_before=dict(task.files),
         files_after=after,
@@ -158,6 +147,24 @@ def row_of(answer: Answer, *, step: int, group: int, sample: int, hint: HintLeve
         turns=recorded_turns(answer.episode) if answer.episode is not None else None,
         ending=answer.episode.ending.value if answer.episode is not None else None,
     )
+
+
+def verdict_columns(verdict: Verdict) -> dict[str, Any]:
+    """What a row records of a verdict."""
+    return {
+        "outcome": verdict.outcome.value,
+        "passed": verdict.passed,
+        "score": verdict.score,
+        "tests": tuple(
+            TestRecord(name=test.name, status=test.status.value, visible=test.visible, detail=test.detail)
+            for test in verdict.tests
+        ),
+        "edit_error": verdict.edit_error,
+        "tolerance": verdict.tolerance,
+        "evidence": verdict.evidence,
+        "wall_seconds": verdict.wall_seconds,
+        "isolation": verdict.isolation,
+    }
 
 
 def _patch_of(task: Task, text: str) -> tuple[str | None, dict[str, str]]:

@@ -90,11 +90,6 @@ class Episode:
         """How many tokens the policy drew."""
         return sum(len(turn.token_ids) for turn in self.turns)
 
-    @property
-    def weights_versions(self) -> tuple[int, ...]:
-        """Of each turn; more than one value means that the policy was updated in between."""
-        return tuple(turn.weights_version for turn in self.turns)
-
     def completion(self) -> Completion:
         """The whole episode as one completion, its environment tokens marked; `text` is the patch.
 

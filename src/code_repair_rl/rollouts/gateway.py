@@ -71,8 +71,6 @@ class Answered:
 
     choices: tuple[Choice, ...]
     prompt_tokens: int
-    waited_seconds: float
-    """From its arrival to its answer."""
 
 
 @dataclass(eq=False, slots=True)
@@ -82,7 +80,6 @@ class _Pending:
     session: Session
     request: ChatRequest
     answer: Future[Answered]
-    arrived: float
 
 
 class Gateway:
@@ -212,7 +209,7 @@ class Gateway:
 
     def submit(self, session: Session, request: ChatRequest) -> Future[Answered]:
         """Queue a request; cancelling the future before its batch begins takes it back."""
-        pending = _Pending(session, request, Future(), time.monotonic())
+        pending = _Pending(session, request, Future())
         self._waiting.put(pending)
         return pending.answer
 
@@ -347,9 +344,8 @@ class Gateway:
             except SessionEnded as ended:
                 _deliver(pending, _refusal(ended, pending.session))
                 continue
-            waited = time.monotonic() - pending.arrived
             self.requests += 1
-            _deliver(pending, Answered(tuple(choices), len(prepared.prompt_ids), waited))
+            _deliver(pending, Answered(tuple(choices), len(prepared.prompt_ids)))
 
 
 def path_of(session: Session) -> str:

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from code_repair_rl.rollouts.agent import Agent
-from code_repair_rl.rollouts.ask import ask, derived_seed, prompt_text, row_of
+from code_repair_rl.rollouts.ask import ask, derived_seed, prompt_text, row_of, verdict_columns
 from code_repair_rl.rollouts.completion import Engine, Sampling
-from code_repair_rl.runs import RolloutRow, RunDir, TestRecord
+from code_repair_rl.runs import RolloutRow, RunDir
 from code_repair_rl.tasks import HintLevel, Task
 from code_repair_rl.tasks.prompts import messages
 
@@ -116,18 +116,4 @@ def _judged_again(run: RunDir, step: int, batch: Sequence[Task], grader: Grader)
 
 def with_verdict(row: RolloutRow, verdict: Verdict) -> RolloutRow:
     """The same answer under another verdict; everything sampled stays as it is."""
-    return dataclasses.replace(
-        row,
-        outcome=verdict.outcome.value,
-        passed=verdict.passed,
-        score=verdict.score,
-        tests=tuple(
-            TestRecord(name=test.name, status=test.status.value, visible=test.visible, detail=test.detail)
-            for test in verdict.tests
-        ),
-        edit_error=verdict.edit_error,
-        tolerance=verdict.tolerance,
-        evidence=verdict.evidence,
-        wall_seconds=verdict.wall_seconds,
-        isolation=verdict.isolation,
-    )
+    return dataclasses.replace(row, **verdict_columns(verdict))
