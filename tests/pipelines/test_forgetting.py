@@ -8,7 +8,7 @@ from code_repair_rl.errors import BadInput
 from code_repair_rl.grading import Grader
 from code_repair_rl.models import TINY_MODEL, load_model, load_tokenizer
 from code_repair_rl.pipelines.forgetting import coding_prompt, healthy, measure
-from code_repair_rl.pipelines.stages import Loaded
+from code_repair_rl.pipelines.parts import Loaded
 from code_repair_rl.rollouts import Sampling
 from tests.training.conftest import task
 from tests.training.scored_script import ScoredScript

@@ -11,18 +11,8 @@ from code_repair_rl.models import EMBEDDED_MODEL, TINY_MODEL, load_model
 from code_repair_rl.pipelines.journey import Stage, Watcher, run_journey, start_anew
 from code_repair_rl.recipes import Recipe, compose
 from code_repair_rl.runs import RunDir, RunListener, SilentListener
-from code_repair_rl.tasks import Split, write_tasks
-from tests.training.conftest import task
 
 STAGES = ["eval base", "sft", "eval sft", "grpo", "eval grpo", "control", "eval control", "report"]
-
-
-@pytest.fixture
-def task_file(tmp_path: Path) -> Path:
-    path = tmp_path / "tasks.jsonl"
-    splits = [Split.TRAIN] * 4 + [Split.VALIDATION] * 2 + [Split.TEST] * 3
-    write_tasks(path, [task(number, split) for number, split in enumerate(splits, start=1)])
-    return path
 
 
 def miniature(task_file: Path, model: str, more: Sequence[str] = ()) -> Recipe:

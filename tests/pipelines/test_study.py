@@ -3,17 +3,13 @@
 import json
 from pathlib import Path
 
-import pytest
-
 from code_repair_rl.models import TINY_MODEL
 from code_repair_rl.pipelines.journey import Stage, Watcher
+from code_repair_rl.pipelines.parts import reward_of
 from code_repair_rl.pipelines.results import page, read_records, study_table
-from code_repair_rl.pipelines.stages import reward_of
 from code_repair_rl.pipelines.study import UNITS, run_unit
 from code_repair_rl.recipes import Recipe, compose
 from code_repair_rl.runs import RunDir, RunListener, SilentListener
-from code_repair_rl.tasks import Split, write_tasks
-from tests.training.conftest import task
 
 
 def test_units_differ_in_reward_and_control_only() -> None:
@@ -39,14 +35,6 @@ class Log(Watcher):
     def stage(self, stage: Stage) -> RunListener:
         self.stages.append(stage.name)
         return SilentListener()
-
-
-@pytest.fixture
-def task_file(tmp_path: Path) -> Path:
-    path = tmp_path / "tasks.jsonl"
-    splits = [Split.TRAIN] * 4 + [Split.VALIDATION] * 2 + [Split.TEST] * 3
-    write_tasks(path, [task(number, split) for number, split in enumerate(splits, start=1)])
-    return path
 
 
 def test_units_share_their_warm_start_leave_records_and_are_done_once(task_file: Path, tmp_path: Path) -> None:

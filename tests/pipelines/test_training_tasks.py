@@ -10,7 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from code_repair_rl.errors import BadInput
-from code_repair_rl.pipelines.stages import training_tasks
+from code_repair_rl.pipelines.parts import training_tasks
 from code_repair_rl.recipes import Recipe
 from code_repair_rl.rollouts.scripted import ScriptedEngine
 from code_repair_rl.runs import SilentListener

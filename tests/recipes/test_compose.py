@@ -95,7 +95,7 @@ def test_without_a_sweep_there_is_one_combination() -> None:
 
 
 def test_the_recipe_without_tests_keeps_the_rule_of_rewards() -> None:
-    from code_repair_rl.pipelines.stages import reward_of
+    from code_repair_rl.pipelines.parts import reward_of
 
     recipe = compose("stack")
     assert reward_of(recipe).weights.style == 0.2

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +13,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from code_repair_rl.cli.batch_progress import batch_progress
 from code_repair_rl.errors import BadInput
 
 if TYPE_CHECKING:
@@ -233,7 +232,7 @@ def chosen_agent(name: str | None, max_turns: int) -> Agent | None:
     """
     from pydantic import ValidationError
 
-    from code_repair_rl.pipelines.stages import agent_of
+    from code_repair_rl.pipelines.parts import agent_of
     from code_repair_rl.recipes import AgentSection
 
     if name is None:
@@ -268,6 +267,7 @@ def _evaluated(
     from code_repair_rl.evaluation import EvalResult
     from code_repair_rl.evaluation import evaluate as evaluate_model
     from code_repair_rl.grading import Grader
+    from code_repair_rl.pipelines.judging import keep_evaluation
     from code_repair_rl.reporting import trackers
     from code_repair_rl.rollouts import Sampling
     from code_repair_rl.runs import CompositeListener, RunDir
@@ -282,7 +282,7 @@ def _evaluated(
     chosen = draw(load_as_asked(asked.task_set, labels, split=asked.split), limit, asked.seed)
     if not chosen:
         raise BadInput(f"the set has no tasks of split {asked.split}", where=asked.task_set)
-    if classifying := is_classification(chosen):
+    if is_classification(chosen):
         asked = replace(asked, hint="none")  # such tasks are asked without one
     there = (folder / "recipe.yaml").is_file()
     run = RunDir.open(folder) if there else RunDir.create(folder, {"name": "eval"}, resume=False)
@@ -292,7 +292,7 @@ def _evaluated(
         return result
     with run.exclusively(), Grader(backend=backend, workers=workers) as grader:
         engine = source.engine(run.eval_samples_path(name) / "answers.jsonl")
-        with _progress(len(chosen)) as on_batch:
+        with batch_progress("evaluating", len(chosen), _speed) as on_batch:
             result = evaluate_model(
                 engine,
                 chosen,
@@ -308,14 +308,7 @@ def _evaluated(
                 on_batch=on_batch,
                 agent=agent,
             )
-        if classifying:
-            from code_repair_rl.evaluation.classification import keep_classification
-
-            keep_classification(run, result, chosen)
-        run.write_eval(name, result.to_json())
-        listener.on_start(run, 0)
-        listener.on_eval(name, result.to_json())
-        listener.on_end("finished")
+        keep_evaluation(run, result, chosen, listener)
     return result
 
 
@@ -355,33 +348,8 @@ def _require_same(result: EvalResult, asked: Asked, tasks: int, where: str) -> N
         )
 
 
-@contextmanager
-def _progress(total: int) -> Iterator[Callable[[Progress], None]]:
-    """Batches as a progress bar in a terminal, as plain lines elsewhere."""
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bar
-
-    console = Console(stderr=True, highlight=False)
-    columns = (
-        TextColumn("evaluating"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("tasks, {task.description}"),
-        TimeRemainingColumn(),
-    )
-    with Bar(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("", total=total)
-
-        def tell(progress: Progress) -> None:
-            rate = f"{100 * progress.passed / progress.graded:.0f} % pass" if progress.graded else "no verdict yet"
-            speed = (
-                "read back" if progress.read_back else f"{progress.sampled_tokens / progress.wall_seconds:.0f} tokens/s"
-            )
-            bar.update(task, completed=progress.done, total=progress.total, description=f"{rate}, {speed}")
-            if not console.is_terminal:
-                console.print(f"{progress.done} of {progress.total} tasks, {rate}, {speed}", markup=False)
-
-        yield tell
+def _speed(progress: Progress) -> str:
+    return "read back" if progress.read_back else f"{progress.sampled_tokens / progress.wall_seconds:.0f} tokens/s"
 
 
 def _percent(estimate: Estimate) -> str:

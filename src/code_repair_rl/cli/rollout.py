@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from code_repair_rl.cli.batch_progress import batch_progress
 from code_repair_rl.errors import BadInput
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def rollout(
     from code_repair_rl.grading import Grader
     from code_repair_rl.rollouts import Sampling
     from code_repair_rl.rollouts.rejection import sample_rollouts
-    from code_repair_rl.runs import RunDir
+    from code_repair_rl.runs import FINISHED, RunDir
 
     worker = chosen_agent(agent, max_turns)
     chosen = _chosen(tasks, split, hint, limit, seed)
@@ -86,7 +86,11 @@ def rollout(
         "agent": worker.description if worker is not None else None,
     }
     held = RunDir.create(run, asked, resume=True)
-    with held.exclusively(), Grader(backend=backend, workers=workers) as grader, _progress(len(fitting)) as on_batch:
+    with (
+        held.exclusively(),
+        Grader(backend=backend, workers=workers) as grader,
+        batch_progress("sampling", len(fitting), _said) as on_batch,
+    ):
         found = sample_rollouts(
             lambda: source.engine(held.path / "answers.jsonl"),
             grader,
@@ -98,7 +102,7 @@ def rollout(
             agent=worker,
             on_batch=on_batch,
         )
-        held.record_end("finished")
+        held.record_end(FINISHED)
     counts = {"tasks": found.total, "left_out": len(chosen) - len(fitting)}
     counts |= {"graded": found.graded, "passed": found.passed, "solved": found.solved}
     if as_json:
@@ -210,28 +214,5 @@ def _show(runs: Sequence[Path], found: Sequence[Selection], out: Path) -> None:
     typer.echo(f"written to {out}; learn from it with `crrl sft data={out}`")
 
 
-@contextmanager
-def _progress(total: int) -> Iterator[Callable[[Progress], None]]:
-    """Batches as a progress bar in a terminal, as plain lines elsewhere."""
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bar
-
-    console = Console(stderr=True, highlight=False)
-    columns = (
-        TextColumn("sampling"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("tasks, {task.description}"),
-        TimeRemainingColumn(),
-    )
-    with Bar(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("", total=total)
-
-        def tell(progress: Progress) -> None:
-            rate = f"{100 * progress.passed / progress.graded:.0f} % pass" if progress.graded else "no verdict yet"
-            words = f"{rate}, {progress.solved} solved" + (", read back" if progress.read_back else "")
-            bar.update(task, completed=progress.done, total=progress.total, description=words)
-            if not console.is_terminal:
-                console.print(f"{progress.done} of {progress.total} tasks, {words}", markup=False)
-
-        yield tell
+def _said(progress: Progress) -> str:
+    return f"{progress.solved} solved" + (", read back" if progress.read_back else "")

@@ -28,7 +28,7 @@ from code_repair_rl.runs import RunDir
 from code_repair_rl.tasks import HintLevel, Kind, Task
 
 if TYPE_CHECKING:
-    from code_repair_rl.pipelines.stages import Loaded
+    from code_repair_rl.pipelines.parts import Loaded
 
 _LEFT_ALONE = (Outcome.UNCHANGED, Outcome.EDIT_REJECTED)
 """After these the code is as it was."""
@@ -96,7 +96,7 @@ def measure(loaded: Loaded, grader: Grader, tasks: Sequence[Task], *, samples: i
 
 def measured_once(recipe: Recipe, name: str, run: RunDir, tasks: Sequence[Task]) -> Forgetting:
     """`measure` for the recipe's model; kept as `forgetting/NAME.json` in the run, and read back from there."""
-    from code_repair_rl.pipelines.stages import grader_of, load
+    from code_repair_rl.pipelines.parts import grader_of, load
 
     path = kept_path(run, name)
     if path.is_file():

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 from code_repair_rl.errors import BadInput
 from code_repair_rl.models import EMBEDDED_MODEL, embedded_model_folder, fetch_embedded_model, release_memory
-from code_repair_rl.pipelines.stages import control_recipe, run_evaluation, run_grpo, run_sft, starting_from
+from code_repair_rl.pipelines.judging import run_evaluation
+from code_repair_rl.pipelines.stages import control_recipe, run_grpo, run_sft, starting_from
 from code_repair_rl.recipes import Recipe
 from code_repair_rl.runs import RunDir, RunListener
 from code_repair_rl.tasks import load_tasks

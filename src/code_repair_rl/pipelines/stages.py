@@ -8,153 +8,19 @@ from __future__ import annotations
 import math
 import os
 import statistics
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from code_repair_rl.errors import BadInput
-from code_repair_rl.grading import Grader
-from code_repair_rl.recipes import AgentSection, Recipe
-from code_repair_rl.rewards import Reward, RewardWeights
-from code_repair_rl.rollouts import Engine, Sampling
-from code_repair_rl.rollouts.agent import Agent
-from code_repair_rl.rollouts.ask import ask, derived_seed, fitting
-from code_repair_rl.runs import CompositeListener, RunDir, RunListener, RunRecorder
-from code_repair_rl.tasks import Split, Task
-from code_repair_rl.tasks.classification import is_classification, load_as_asked
-from code_repair_rl.tasks.difficulty import PassRate, easiest_first, hardest_first, pass_rates, within
-from code_repair_rl.tasks.draw import draw
+from code_repair_rl.pipelines.judging import Validator
+from code_repair_rl.pipelines.parts import Loaded, agent_of, grader_of, load, reward_of, training_tasks
+from code_repair_rl.recipes import Recipe
+from code_repair_rl.runs import FINISHED, CompositeListener, RunDir, RunListener, RunRecorder
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-    from code_repair_rl.evaluation import EvalResult, Progress
-    from code_repair_rl.rollouts.local import LocalEngine
-    from code_repair_rl.rollouts.vllm import VllmEngine
     from code_repair_rl.training.sft import Example
-
-FINISHED = "finished"
-
-
-@dataclass(frozen=True, slots=True)
-class Loaded:
-    """A model ready to be sampled from and trained."""
-
-    model: PreTrainedModel
-    tokenizer: PreTrainedTokenizerBase
-    engine: LocalEngine | VllmEngine
-
-
-def load(recipe: Recipe) -> Loaded:
-    """The recipe's model, its tokenizer, and an engine that samples from these very weights."""
-    from code_repair_rl.models import load_model, load_tokenizer, settle_process
-    from code_repair_rl.rollouts.local import LocalEngine
-    from code_repair_rl.rollouts.vllm import VllmEngine
-
-    settle_process(recipe.threads)
-    tokenizer = load_tokenizer(recipe.model.name)
-    model = load_model(recipe.model.name, trainable=True)
-    if recipe.launch.vllm is not None:
-        return Loaded(model, tokenizer, VllmEngine(recipe.launch.vllm, tokenizer))
-    copy_dtype = None if recipe.model.autocast == "none" else recipe.model.autocast
-    return Loaded(model, tokenizer, LocalEngine(model, tokenizer, copy_dtype=copy_dtype))
-
-
-def training_tasks(recipe: Recipe, engine: Engine, listener: RunListener | None = None) -> list[Task]:
-    """The tasks of the train split that fit into the recipe's prompt budget and its range of pass rates, in its order.
-
-    Args:
-        listener: told how many are used, and how many prompts are too long (`tasks/used`, `tasks/too_long`).
-
-    Raises:
-        BadInput: none fits, or the pass rates of the recipe's model were not recorded.
-    """
-    rates = _rates(recipe)
-    every = load_as_asked(recipe.tasks.name, recipe.tasks.labels, split=Split.TRAIN)
-    low, high = recipe.tasks.pass_rates
-    rated = within(every, rates, lowest=low, highest=high) if (low, high) != (0.0, 1.0) else every
-    found = draw(rated, recipe.tasks.limit, recipe.seed)
-    if not found:
-        raise BadInput(
-            f"none of the {len(every)} training tasks has a pass rate of {recipe.tasks.rated_by} in [{low}, {high}]"
-            if every
-            else "the set has no training tasks",
-            where="tasks",
-            mend="widen tasks.pass_rates, or record more with `crrl tasks difficulty`" if every else None,
-        )
-    ordered = {"easiest-first": easiest_first, "hardest-first": hardest_first}.get(recipe.tasks.order)
-    found = ordered(found, rates) if ordered is not None else found
-    kept, left_out = fitting(found, engine, recipe.tasks.hint, recipe.tasks.max_prompt_tokens)
-    if not kept:
-        raise BadInput(
-            f"all {left_out} training tasks have prompts of more than {recipe.tasks.max_prompt_tokens} tokens",
-            where="tasks.max_prompt_tokens",
-            mend="raise it",
-        )
-    if listener is not None:
-        listener.on_metrics(0, {"tasks/used": len(kept), "tasks/too_long": left_out})
-    return kept
-
-
-def _rates(recipe: Recipe) -> Mapping[str, PassRate]:
-    """The recorded pass rates by which the recipe chooses and orders tasks; none where it does not.
-
-    Raises:
-        BadInput: none were recorded for its model and hint level.
-    """
-    name = recipe.tasks.rated_by
-    if name is None:
-        return {}
-    rates = pass_rates(name, recipe.tasks.hint)
-    if not rates:
-        raise BadInput(
-            f"no pass rates of {name} with the hint {recipe.tasks.hint} were recorded",
-            where="tasks.rated_by",
-            mend="evaluate the model on the train split and run `crrl tasks difficulty EVALUATION`",
-        )
-    return rates
-
-
-def evaluation_tasks(recipe: Recipe) -> list[Task]:
-    """The tasks on which the recipe's models are judged: the same for every model and training seed."""
-    section = recipe.evaluation
-    found = load_as_asked(recipe.tasks.name, recipe.tasks.labels, split=Split(section.split))
-    return draw(found, section.tasks, section.seed)
-
-
-def agent_of(section: AgentSection | None) -> Agent | None:
-    """Who works on tasks in a recipe with this section; None where the model is asked for single answers.
-
-    Raises:
-        BadInput: an adapter is named that is not there.
-    """
-    from code_repair_rl.rollouts.agent_programs import program_named
-    from code_repair_rl.rollouts.repair_loop import RepairLoop
-
-    if section is None:
-        return None
-    if section.name == "repair-loop":
-        return RepairLoop(section.max_turns, section.undo, section.max_feedback_characters)
-    from code_repair_rl.rollouts.jailed_agent import JailedAgent
-
-    return JailedAgent(
-        program_named(section.name),
-        max_turns=section.max_turns,
-        deadline_seconds=section.deadline_seconds,
-        context_tokens=section.context_tokens,
-        concurrency=section.at_once,
-    )
-
-
-def grader_of(recipe: Recipe) -> Grader:
-    """The grader that the recipe asks for."""
-    if recipe.sandbox.ray is not None:
-        from code_repair_rl.grading.ray_grader import RayGrader
-
-        return RayGrader(recipe.sandbox.ray, recipe.sandbox.backend, recipe.sandbox.workers)
-    return Grader(backend=recipe.sandbox.backend, workers=recipe.sandbox.workers)
 
 
 def is_finished(run: RunDir) -> bool:
@@ -307,97 +173,6 @@ def longer_sft(recipe: Recipe, sft_model: Path, sft_run: RunDir, budget_seconds:
 def starting_from(recipe: Recipe, model: Path) -> Recipe:
     """The recipe with another model to start from."""
     return recipe.model_copy(update={"model": recipe.model.model_copy(update={"name": str(model)})})
-
-
-def reward_of(recipe: Recipe) -> Reward:
-    """The reward that the recipe's weights make.
-
-    Raises:
-        BadInput: an unknown term, or weights that break the rule that passing outranks failing outside a study.
-    """
-    return Reward(RewardWeights.from_recipe({**recipe.reward, "study": recipe.study}))
-
-
-def run_evaluation(
-    recipe: Recipe, name: str, run: RunDir, listener: RunListener, on_batch: Callable[[Progress], None] | None = None
-) -> EvalResult:
-    """Judge the recipe's model on its evaluation tasks; the result is `run`'s evaluation `name`.
-
-    A finished evaluation is read back, an interrupted one goes on.
-
-    Args:
-        listener: told of the result once it is there, as a run without steps.
-        on_batch: told of the progress.
-    """
-    from code_repair_rl.evaluation import EvalResult, evaluate
-    from code_repair_rl.evaluation.classification import keep_classification
-
-    if name in run.eval_names():
-        return EvalResult.read(run.eval_path(name))
-    section = recipe.evaluation
-    tasks = evaluation_tasks(recipe)
-    loaded = load(recipe)
-    with grader_of(recipe) as grader:
-        result = evaluate(
-            loaded.engine,
-            tasks,
-            grader,
-            name=name,
-            model=recipe.model.name,
-            task_set=recipe.tasks.name,
-            hint=recipe.tasks.hint,
-            samples=section.samples,
-            sampling=Sampling(section.temperature, section.max_new_tokens, section.seed),
-            samples_path=run.eval_samples_path(name),
-            max_prompt_tokens=recipe.tasks.max_prompt_tokens,
-            on_batch=on_batch,
-            agent=agent_of(recipe.agent),
-        )
-    if is_classification(tasks):
-        keep_classification(run, result, tasks)
-    run.write_eval(name, result.to_json())
-    listener.on_start(run, 0)
-    listener.on_eval(name, result.to_json())
-    listener.on_end(FINISHED)
-    return result
-
-
-class Validator:
-    """Measures the policy's pass rate on the validation split: the same tasks and seeds every time."""
-
-    def __init__(self, recipe: Recipe, engine: Engine, grader: Grader, listener: RunListener) -> None:
-        settings = recipe.grpo
-        found = load_as_asked(recipe.tasks.name, recipe.tasks.labels, split=Split.VALIDATION)
-        kept, _ = fitting(found, engine, recipe.tasks.hint, recipe.tasks.max_prompt_tokens)
-        self._tasks = draw(kept, settings.validation_tasks, recipe.evaluation.seed)
-        self._engine, self._grader, self._listener = engine, grader, listener
-        self._hint, self._samples = recipe.tasks.hint, settings.validation_samples
-        self._agent = agent_of(recipe.agent)
-        self._sampling = Sampling(
-            recipe.evaluation.temperature,
-            recipe.evaluation.max_new_tokens,
-            derived_seed(recipe.evaluation.seed, "validation"),
-        )
-
-    def __call__(self, step: int) -> float:
-        """The pass rate now; answers without a verdict are left out."""
-        from code_repair_rl.training.callbacks import VALIDATION
-
-        self._listener.on_phase(step, "validate")
-        self._engine.refresh()
-        answers = ask(
-            self._engine,
-            self._grader,
-            self._tasks,
-            hint=self._hint,
-            completions_per_task=self._samples,
-            sampling=self._sampling,
-            agent=self._agent,
-        )
-        known = [one.verdict.passed for group in answers for one in group if one.verdict.score is not None]
-        found = sum(known) / len(known) if known else 0.0
-        self._listener.on_metrics(step, {VALIDATION: found})
-        return found
 
 
 @contextmanager

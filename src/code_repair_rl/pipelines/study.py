@@ -13,15 +13,9 @@ from pathlib import Path
 from code_repair_rl.models import release_memory
 from code_repair_rl.pipelines.forgetting import Forgetting, measured_once
 from code_repair_rl.pipelines.journey import Stage, Watcher, prepare
+from code_repair_rl.pipelines.judging import evaluation_tasks, run_evaluation
 from code_repair_rl.pipelines.results import keep
-from code_repair_rl.pipelines.stages import (
-    evaluation_tasks,
-    longer_sft,
-    run_evaluation,
-    run_grpo,
-    run_sft,
-    starting_from,
-)
+from code_repair_rl.pipelines.stages import longer_sft, run_grpo, run_sft, starting_from
 from code_repair_rl.recipes import Recipe
 from code_repair_rl.runs import RunDir
 

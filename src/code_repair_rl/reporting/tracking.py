@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 from code_repair_rl.errors import BadInput
 from code_repair_rl.home import write_atomically
-from code_repair_rl.runs import RolloutRow, RunDir, SilentListener
+from code_repair_rl.runs import FINISHED, RolloutRow, RunDir, SilentListener
 
 TABLE_ROWS = 64
 """Completions per step that go into the tracker's table; all of them are in the run directory."""
@@ -189,12 +189,12 @@ class WandbListener(SilentListener):
 
         self._run.summary["status"] = status
         model = self._run_dir.path / "model"
-        if status == "finished" and model.is_dir():
+        if status == FINISHED and model.is_dir():
             # By reference: weights are not copied into the tracker's folder, nor uploaded unasked.
             artifact = wandb.Artifact(f"{self._run.id}-model", type="model")
             artifact.add_reference(model.as_uri(), checksum=False)
             self._run.log_artifact(artifact)
-        self._run.finish(exit_code=0 if status == "finished" else 1)
+        self._run.finish(exit_code=0 if status == FINISHED else 1)
         self._run = None
 
 

@@ -2,11 +2,12 @@
 
 from code_repair_rl.runs.checkpoints import Checkpoint
 from code_repair_rl.runs.directory import RunDir
-from code_repair_rl.runs.listener import CompositeListener, RunListener, RunRecorder, SilentListener
+from code_repair_rl.runs.listener import FINISHED, CompositeListener, RunListener, RunRecorder, SilentListener
 from code_repair_rl.runs.metrics import MetricsRow
 from code_repair_rl.runs.rows import RolloutRow, TestRecord, ToolCall, Turn, read_rows, write_rows
 
 __all__ = [
+    "FINISHED",
     "Checkpoint",
     "CompositeListener",
     "MetricsRow",

@@ -1,0 +1,67 @@
+"""How far asking a model for graded answers has got, batch by batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Protocol, TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+
+class Batches(Protocol):
+    """What is told after every batch."""
+
+    @property
+    def done(self) -> int:
+        """Tasks so far."""
+        ...
+
+    @property
+    def total(self) -> int:
+        """Tasks of all."""
+        ...
+
+    @property
+    def passed(self) -> int:
+        """Answers that passed so far."""
+        ...
+
+    @property
+    def graded(self) -> int:
+        """Answers with a verdict so far."""
+        ...
+
+
+_Told = TypeVar("_Told", bound=Batches)
+
+
+@contextmanager
+def batch_progress(verb: str, total: int, more: Callable[[_Told], str]) -> Iterator[Callable[[_Told], None]]:
+    """Batches as a progress bar in a terminal, as plain lines elsewhere.
+
+    Args:
+        verb: what is being done.
+        total: tasks.
+        more: what to say of a batch after its pass rate.
+    """
+    console = Console(stderr=True, highlight=False)
+    columns = (
+        TextColumn(verb),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("tasks, {task.description}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("", total=total)
+
+        def tell(told: _Told) -> None:
+            rate = f"{100 * told.passed / told.graded:.0f} % pass" if told.graded else "no verdict yet"
+            words = f"{rate}, {more(told)}"
+            bar.update(task, completed=told.done, total=told.total, description=words)
+            if not console.is_terminal:
+                console.print(f"{told.done} of {told.total} tasks, {words}", markup=False)
+
+        yield tell

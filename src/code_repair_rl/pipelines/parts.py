@@ -1,0 +1,147 @@
+"""What the sections of a recipe make: its model, its tasks, its agent, its grader, its reward."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from code_repair_rl.errors import BadInput
+from code_repair_rl.grading import Grader
+from code_repair_rl.recipes import AgentSection, Recipe
+from code_repair_rl.rewards import Reward, RewardWeights
+from code_repair_rl.rollouts import Engine
+from code_repair_rl.rollouts.agent import Agent
+from code_repair_rl.rollouts.ask import fitting
+from code_repair_rl.runs import RunListener
+from code_repair_rl.tasks import Split, Task
+from code_repair_rl.tasks.classification import load_as_asked
+from code_repair_rl.tasks.difficulty import PassRate, easiest_first, hardest_first, pass_rates, within
+from code_repair_rl.tasks.draw import draw
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from code_repair_rl.rollouts.local import LocalEngine
+    from code_repair_rl.rollouts.vllm import VllmEngine
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A model ready to be sampled from and trained."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    engine: LocalEngine | VllmEngine
+
+
+def load(recipe: Recipe) -> Loaded:
+    """The recipe's model, its tokenizer, and an engine that samples from these very weights."""
+    from code_repair_rl.models import load_model, load_tokenizer, settle_process
+    from code_repair_rl.rollouts.local import LocalEngine
+    from code_repair_rl.rollouts.vllm import VllmEngine
+
+    settle_process(recipe.threads)
+    tokenizer = load_tokenizer(recipe.model.name)
+    model = load_model(recipe.model.name, trainable=True)
+    if recipe.launch.vllm is not None:
+        return Loaded(model, tokenizer, VllmEngine(recipe.launch.vllm, tokenizer))
+    copy_dtype = None if recipe.model.autocast == "none" else recipe.model.autocast
+    return Loaded(model, tokenizer, LocalEngine(model, tokenizer, copy_dtype=copy_dtype))
+
+
+def training_tasks(recipe: Recipe, engine: Engine, listener: RunListener | None = None) -> list[Task]:
+    """The tasks of the train split that fit into the recipe's prompt budget and its range of pass rates, in its order.
+
+    Args:
+        listener: told how many are used, and how many prompts are too long (`tasks/used`, `tasks/too_long`).
+
+    Raises:
+        BadInput: none fits, or the pass rates of the recipe's model were not recorded.
+    """
+    rates = _rates(recipe)
+    every = load_as_asked(recipe.tasks.name, recipe.tasks.labels, split=Split.TRAIN)
+    low, high = recipe.tasks.pass_rates
+    rated = within(every, rates, lowest=low, highest=high) if (low, high) != (0.0, 1.0) else every
+    found = draw(rated, recipe.tasks.limit, recipe.seed)
+    if not found:
+        raise BadInput(
+            f"none of the {len(every)} training tasks has a pass rate of {recipe.tasks.rated_by} in [{low}, {high}]"
+            if every
+            else "the set has no training tasks",
+            where="tasks",
+            mend="widen tasks.pass_rates, or record more with `crrl tasks difficulty`" if every else None,
+        )
+    ordered = {"easiest-first": easiest_first, "hardest-first": hardest_first}.get(recipe.tasks.order)
+    found = ordered(found, rates) if ordered is not None else found
+    kept, left_out = fitting(found, engine, recipe.tasks.hint, recipe.tasks.max_prompt_tokens)
+    if not kept:
+        raise BadInput(
+            f"all {left_out} training tasks have prompts of more than {recipe.tasks.max_prompt_tokens} tokens",
+            where="tasks.max_prompt_tokens",
+            mend="raise it",
+        )
+    if listener is not None:
+        listener.on_metrics(0, {"tasks/used": len(kept), "tasks/too_long": left_out})
+    return kept
+
+
+def _rates(recipe: Recipe) -> Mapping[str, PassRate]:
+    """The recorded pass rates by which the recipe chooses and orders tasks; none where it does not.
+
+    Raises:
+        BadInput: none were recorded for its model and hint level.
+    """
+    name = recipe.tasks.rated_by
+    if name is None:
+        return {}
+    rates = pass_rates(name, recipe.tasks.hint)
+    if not rates:
+        raise BadInput(
+            f"no pass rates of {name} with the hint {recipe.tasks.hint} were recorded",
+            where="tasks.rated_by",
+            mend="evaluate the model on the train split and run `crrl tasks difficulty EVALUATION`",
+        )
+    return rates
+
+
+def agent_of(section: AgentSection | None) -> Agent | None:
+    """Who works on tasks in a recipe with this section; None where the model is asked for single answers.
+
+    Raises:
+        BadInput: an adapter is named that is not there.
+    """
+    from code_repair_rl.rollouts.agent_programs import program_named
+    from code_repair_rl.rollouts.repair_loop import RepairLoop
+
+    if section is None:
+        return None
+    if section.name == "repair-loop":
+        return RepairLoop(section.max_turns, section.undo, section.max_feedback_characters)
+    from code_repair_rl.rollouts.jailed_agent import JailedAgent
+
+    return JailedAgent(
+        program_named(section.name),
+        max_turns=section.max_turns,
+        deadline_seconds=section.deadline_seconds,
+        context_tokens=section.context_tokens,
+        concurrency=section.at_once,
+    )
+
+
+def grader_of(recipe: Recipe) -> Grader:
+    """The grader that the recipe asks for."""
+    if recipe.sandbox.ray is not None:
+        from code_repair_rl.grading.ray_grader import RayGrader
+
+        return RayGrader(recipe.sandbox.ray, recipe.sandbox.backend, recipe.sandbox.workers)
+    return Grader(backend=recipe.sandbox.backend, workers=recipe.sandbox.workers)
+
+
+def reward_of(recipe: Recipe) -> Reward:
+    """The reward that the recipe's weights make.
+
+    Raises:
+        BadInput: an unknown term, or weights that break the rule that passing outranks failing outside a study.
+    """
+    return Reward(RewardWeights.from_recipe({**recipe.reward, "study": recipe.study}))
