@@ -8,9 +8,7 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
-from typer.testing import CliRunner
 
-from code_repair_rl.cli.app import app
 from code_repair_rl.cli.classification_view import print_classification
 from code_repair_rl.cli.classify import show
 from code_repair_rl.errors import BadInput
@@ -18,16 +16,8 @@ from code_repair_rl.evaluation.classification import ClassificationResult
 from code_repair_rl.pipelines.classify import opinion, sections_of
 from code_repair_rl.rollouts.scripted import ScriptedEngine
 from code_repair_rl.tasks import Split, write_tasks
+from tests.cli.command import crrl
 from tests.tasks.labelled import CODE, labelled
-
-
-def crrl(*arguments: str, code: int = 0) -> str:
-    result = CliRunner().invoke(app, list(arguments))
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    assert result.exit_code == code, result.output
-    return result.stdout
-
 
 TINY = ("--model", "tiny-random", "--samples", "2", "--max-new-tokens", "8", "--max-prompt-tokens", "4000")
 

@@ -6,13 +6,12 @@ import json
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
-from code_repair_rl.cli.app import app
 from code_repair_rl.cli.eval import name_of
 from code_repair_rl.errors import BadInput
 from code_repair_rl.runs import RunDir
 from code_repair_rl.tasks import write_tasks
+from tests.cli.command import crrl
 from tests.evaluation.tasks_for_tests import task
 from tests.evaluation.test_comparison import random_result
 from tests.reporting.recorded import evaluation, recorded_run
@@ -23,14 +22,6 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     write_tasks(tmp_path / "tasks.jsonl", [task(number) for number in range(4)])
     return tmp_path
-
-
-def crrl(*arguments: str, code: int = 0) -> str:
-    result = CliRunner().invoke(app, list(arguments))
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    assert result.exit_code == code, result.output
-    return result.stdout
 
 
 ASKED = ("eval", "-m", "tiny-random", "-t", "tasks.jsonl", "--split", "validation", "--samples", "2")

@@ -6,22 +6,13 @@ import json
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
-from code_repair_rl.cli.app import app
 from code_repair_rl.errors import BadInput
 from code_repair_rl.runs import RunDir
 from code_repair_rl.tasks import Split, Task, write_tasks
+from tests.cli.command import crrl
 from tests.evaluation.tasks_for_tests import oracle_answer, task, wrong_answer
 from tests.rollouts.chat_server import Reply, chat_server, completion
-
-
-def crrl(*arguments: str, code: int = 0) -> str:
-    result = CliRunner().invoke(app, list(arguments))
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    assert result.exit_code == code, result.output
-    return result.stdout
 
 
 @pytest.fixture

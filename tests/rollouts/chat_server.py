@@ -7,8 +7,9 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+from tests.rollouts.loopback import QuietHandler, serving
 
 Reply = tuple[int, dict[str, str], bytes]
 
@@ -43,7 +44,7 @@ def chat_server(reply: Callable[[dict[str, Any], int], Reply]) -> Iterator[tuple
     """Serve `reply(body, number of the request)`; yields the endpoint and what was asked."""
     asked, lock = Asked(), threading.Lock()
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(QuietHandler):
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             with lock:
@@ -62,15 +63,5 @@ def chat_server(reply: Callable[[dict[str, Any], int], Reply]) -> Iterator[tuple
             self.end_headers()
             self.wfile.write(content)
 
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}/v1", asked
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with serving(Handler) as address:
+        yield f"{address}/v1", asked

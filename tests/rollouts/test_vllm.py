@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
@@ -15,6 +13,7 @@ from code_repair_rl.errors import BadInput, CrrlError, MachineryFailed
 from code_repair_rl.models import TINY_MODEL, load_tokenizer
 from code_repair_rl.rollouts import FinishReason, Sampling
 from code_repair_rl.rollouts.vllm import VllmEngine
+from tests.rollouts.loopback import QuietHandler, serving
 
 PROMPTS = [(5, 6, 7), (8, 9)]
 SAMPLING = Sampling(temperature=1.0, max_new_tokens=4, seed=3)
@@ -76,7 +75,7 @@ def completions(body: dict[str, Any]) -> dict[str, Any]:
 def running() -> Iterator[tuple[Server, str]]:
     behaviour = Server()
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(QuietHandler):
         def _answer(self, body: dict[str, Any] | None) -> None:
             status, content = behaviour.reply(self.path, body)
             raw = content if isinstance(content, bytes) else json.dumps(content).encode()
@@ -91,18 +90,8 @@ def running() -> Iterator[tuple[Server, str]]:
         def do_POST(self) -> None:
             self._answer(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
 
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    try:
-        yield behaviour, f"http://127.0.0.1:{server.server_address[1]}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with serving(Handler) as address:
+        yield behaviour, address
 
 
 @pytest.fixture

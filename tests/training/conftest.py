@@ -32,3 +32,17 @@ def task(number: int, split: Split = Split.TRAIN) -> Task:
 @pytest.fixture(scope="session")
 def tasks() -> list[Task]:
     return [task(number) for number in range(1, 7)]
+
+
+@pytest.fixture
+def plain_descent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The optimiser is plain SGD with rate 1: a step is the gradient itself."""
+    from torch.optim import SGD
+
+    from code_repair_rl.training.grpo import RepairGRPOTrainer
+
+    monkeypatch.setattr(
+        RepairGRPOTrainer,
+        "create_optimizer",
+        lambda self, *_: setattr(self, "optimizer", SGD(self.model.parameters(), 1.0)),
+    )

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import signal
 import sys
 from pathlib import Path
@@ -26,15 +25,7 @@ from code_repair_rl.training import grpo, launch, sft, together
 from code_repair_rl.training.collect import Collector
 from code_repair_rl.training.task_stream import TaskStream
 from tests.training.conftest import task
-from tests.training.scored_script import ScoredScript
-
-
-def answer(prompt: str, number: int) -> str:
-    """Every other answer repairs the sign; the others make it worse."""
-    line = re.search(r"    return x - (\d+)\n", prompt)
-    assert line is not None
-    operator = "+" if number % 2 == 0 else "*"
-    return f"<<<<<<< SEARCH\n    return x - {line[1]}\n=======\n    return x {operator} {line[1]}\n>>>>>>> REPLACE"
+from tests.training.scored_script import ScoredScript, answer
 
 
 class _Dies(TrainerCallback):  # type: ignore[misc]

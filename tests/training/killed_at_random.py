@@ -9,7 +9,6 @@ ten attempts take seconds. Prints one line of JSON: how many attempts were reall
 import json
 import os
 import random
-import re
 import signal
 import sys
 import time
@@ -24,7 +23,7 @@ from code_repair_rl.training.collect import Collector
 from code_repair_rl.training.grpo import train_grpo
 from code_repair_rl.training.task_stream import TaskStream
 from tests.training.conftest import task
-from tests.training.scored_script import ScoredScript
+from tests.training.scored_script import ScoredScript, answer
 
 SETTINGS = GrpoSection(
     steps=8,
@@ -40,14 +39,6 @@ SETTINGS = GrpoSection(
     save_every=2,
     validation_tasks=0,
 )
-
-
-def answer(prompt: str, number: int) -> str:
-    """Every other answer repairs the sign."""
-    line = re.search(r"    return x - (\d+)\n", prompt)
-    assert line is not None
-    operator = "+" if number % 2 == 0 else "*"
-    return f"<<<<<<< SEARCH\n    return x - {line[1]}\n=======\n    return x {operator} {line[1]}\n>>>>>>> REPLACE"
 
 
 def train(folder: Path) -> None:

@@ -1,5 +1,6 @@
 """An engine that gives scripted answers with the log-probabilities that a real model gives them."""
 
+import re
 from collections.abc import Callable, Sequence
 
 import torch
@@ -42,3 +43,11 @@ class ScoredScript:
         with torch.no_grad():
             found = plain_logprobs(self.model, [list(prompt)], [[list(ids)]])
         return Completion(tuple(prompt), ids, tuple(found.logprobs[0].tolist()), text, FinishReason.STOP)
+
+
+def answer(prompt: str, number: int) -> str:
+    """Every other answer repairs the sign; the others make it worse."""
+    line = re.search(r"    return x - (\d+)\n", prompt)
+    assert line is not None
+    operator = "+" if number % 2 == 0 else "*"
+    return f"<<<<<<< SEARCH\n    return x - {line[1]}\n=======\n    return x {operator} {line[1]}\n>>>>>>> REPLACE"

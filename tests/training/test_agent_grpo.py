@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch.optim import SGD
 
 from code_repair_rl.grading import Grader
 from code_repair_rl.models import TINY_MODEL, load_model
@@ -35,17 +34,11 @@ def grader() -> Iterator[Grader]:
         yield grader
 
 
+@pytest.mark.usefixtures("plain_descent")
 def test_a_step_is_the_gradient_over_the_sampled_tokens_alone(
-    tasks: list[Task], tmp_path: Path, grader: Grader, monkeypatch: pytest.MonkeyPatch
+    tasks: list[Task], tmp_path: Path, grader: Grader
 ) -> None:
     """dr_grpo's loss over whole attempts, written down anew from the recorded rollouts and a plain forward."""
-    from code_repair_rl.training.grpo import RepairGRPOTrainer
-
-    monkeypatch.setattr(
-        RepairGRPOTrainer,
-        "create_optimizer",
-        lambda self, *_: setattr(self, "optimizer", SGD(self.model.parameters(), 1.0)),
-    )
     trained = Trained(tasks, tmp_path / "run", grader, ONE_STEP, script=answer, agent=RepairLoop())
     rows = trained.run.rollouts(1)
     assert [(row.passed, len(row.turns or ()), row.ending) for row in rows] == [

@@ -1,7 +1,6 @@
 """GRPO end to end on a tiny model with real grading: what is rewarded becomes likelier, and a cut run goes on."""
 
 import dataclasses
-import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,7 +24,7 @@ from code_repair_rl.training.collect import Collector
 from code_repair_rl.training.grpo import train_grpo
 from code_repair_rl.training.shared_prefix import plain_logprobs
 from code_repair_rl.training.task_stream import TaskStream
-from tests.training.scored_script import ScoredScript
+from tests.training.scored_script import ScoredScript, answer
 
 MODEL = ModelSection(name=TINY_MODEL, autocast="none")
 SETTINGS = GrpoSection(
@@ -40,14 +39,6 @@ SETTINGS = GrpoSection(
     save_every=2,
     validation_tasks=0,
 )
-
-
-def answer(prompt: str, number: int) -> str:
-    """Every other answer repairs the sign; the others make it worse."""
-    line = re.search(r"    return x - (\d+)\n", prompt)
-    assert line is not None
-    operator = "+" if number % 2 == 0 else "*"
-    return f"<<<<<<< SEARCH\n    return x - {line[1]}\n=======\n    return x {operator} {line[1]}\n>>>>>>> REPLACE"
 
 
 class Trained:
@@ -127,17 +118,9 @@ def test_what_passes_its_tests_becomes_likelier(tasks: list[Task], tmp_path: Pat
     assert preference(trained.policy, rows) > preference(load_model(TINY_MODEL), rows) + 0.1
 
 
-def test_a_step_is_the_gradient_of_the_mean_over_all_answers(
-    tasks: list[Task], tmp_path: Path, grader: Grader, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("plain_descent")
+def test_a_step_is_the_gradient_of_the_mean_over_all_answers(tasks: list[Task], tmp_path: Path, grader: Grader) -> None:
     """Holds the overrides to the definition: dr_grpo's loss, written down anew from the recorded rollouts."""
-    from code_repair_rl.training.grpo import RepairGRPOTrainer
-
-    monkeypatch.setattr(
-        RepairGRPOTrainer,
-        "create_optimizer",
-        lambda self, *_: setattr(self, "optimizer", SGD(self.model.parameters(), 1.0)),
-    )
     settings = SETTINGS.model_copy(update={"steps": 1, "max_grad_norm": 1e9})
     trained = Trained(tasks, tmp_path / "run", grader, settings)
     rows = trained.run.rollouts(1)
@@ -195,17 +178,9 @@ class Interrupted(ScoredScript):
         return dataclasses.replace(one, token_ids=ids, logprobs=logprobs, sampled=marks)
 
 
-def test_what_the_environment_said_carries_no_loss(
-    tasks: list[Task], tmp_path: Path, grader: Grader, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("plain_descent")
+def test_what_the_environment_said_carries_no_loss(tasks: list[Task], tmp_path: Path, grader: Grader) -> None:
     """The step, written down anew with the loss over drawn tokens only; the policy is still its reference."""
-    from code_repair_rl.training.grpo import RepairGRPOTrainer
-
-    monkeypatch.setattr(
-        RepairGRPOTrainer,
-        "create_optimizer",
-        lambda self, *_: setattr(self, "optimizer", SGD(self.model.parameters(), 1.0)),
-    )
     settings = SETTINGS.model_copy(update={"steps": 1, "max_grad_norm": 1e9, "micro_batch_tokens": 500, "kl_beta": 0.3})
     trained = Trained(tasks, tmp_path / "run", grader, settings, engine=Interrupted)
     rows = trained.run.rollouts(1)
