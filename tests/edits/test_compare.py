@@ -34,7 +34,7 @@ def test_tokens_see_words_signs_and_indentation_only() -> None:
     assert code_tokens("") == []
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=150)
 @given(TREES, TREES)
 def test_similarity_is_symmetric_and_between_0_and_1(one: dict[str, str], other: dict[str, str]) -> None:
     value = similarity(one, other)
@@ -43,7 +43,7 @@ def test_similarity_is_symmetric_and_between_0_and_1(one: dict[str, str], other:
     assert similarity(one, one) == 1.0
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=150)
 @given(TREES, TREES, TREES)
 def test_gain_is_1_for_the_oracle_0_for_nothing_and_between_for_all(
     before: dict[str, str], predicted: dict[str, str], oracle: dict[str, str]
@@ -103,7 +103,7 @@ def test_size_counts_tokens_out_and_in() -> None:
     assert changed_tokens({"a.py": "x = 1\n"}, {"a.py": "x  =  1\n"}) == 0
 
 
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=100)
 @given(TREES, TREES)
 def test_size_is_symmetric_and_at_most_all_tokens(one: dict[str, str], other: dict[str, str]) -> None:
     size = changed_tokens(one, other)
@@ -131,13 +131,12 @@ def test_localisation_of_lines() -> None:
     assert (found.precision, found.recall) == (0.5, 1.0)
 
 
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=100)
 @given(CODE, CODE)
 def test_localisation_is_perfect_for_the_oracle_itself(before: str, oracle: str) -> None:
     assert line_localisation({"a.py": before}, {"a.py": oracle}, {"a.py": oracle}).f1 == 1.0
 
 
-@settings(deadline=None, derandomize=True)
 @given(st.text())
 def test_tokens_of_any_text(text: str) -> None:
     joined = "".join(token for token in code_tokens(text) if token[0] != "\n")

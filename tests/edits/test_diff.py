@@ -42,7 +42,7 @@ def test_far_changes_are_blocks_of_their_own() -> None:
     assert hunks(before, after) == (Hunk(("3",), ("x",)), Hunk(("17",), ("y",)))
 
 
-@settings(max_examples=200, deadline=None, derandomize=True)
+@settings(max_examples=200)
 @given(CODE, CODE)
 def test_every_search_stands_in_one_place_and_no_line_at_its_ends_could_be_spared(before: str, after: str) -> None:
     if before == after or not before or "\r" in before + after:

@@ -13,7 +13,7 @@ from tests.edits.trees import CODE, TEXTS, TREES
 Tree = Mapping[str, str]
 
 
-@settings(max_examples=250, deadline=None, derandomize=True)
+@settings(max_examples=250)
 @given(TREES, TREES)
 def test_diff_leads_from_before_to_after_to_the_byte(before: Tree, after: Tree) -> None:
     was = dict(before)
@@ -21,7 +21,7 @@ def test_diff_leads_from_before_to_after_to_the_byte(before: Tree, after: Tree) 
     assert before == was
 
 
-@settings(max_examples=250, deadline=None, derandomize=True)
+@settings(max_examples=250)
 @given(TREES, TREES)
 def test_canonical_text_reads_back_as_an_equal_patch(before: Tree, after: Tree) -> None:
     patch = diff(before, after)
@@ -31,14 +31,14 @@ def test_canonical_text_reads_back_as_an_equal_patch(before: Tree, after: Tree) 
     assert again.apply(before) == after
 
 
-@settings(max_examples=250, deadline=None, derandomize=True)
+@settings(max_examples=250)
 @given(TEXTS, TEXTS)
 def test_text_without_paths_says_the_same_of_a_tree_of_one_file(before: str, after: str) -> None:
     text = diff({"a.py": before}, {"a.py": after}).text(paths=False)
     assert parse(text).apply({"a.py": before}) == {"a.py": after}
 
 
-@settings(max_examples=250, deadline=None, derandomize=True)
+@settings(max_examples=250)
 @given(TREES, TREES, st.integers(1, 4))
 def test_unified_diffs_read_back(before: Tree, after: Tree, context: int) -> None:
     text = unified(before, after, context=context)
@@ -48,7 +48,7 @@ def test_unified_diffs_read_back(before: Tree, after: Tree, context: int) -> Non
         assert parse(text).apply(before) == after
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=150)
 @given(CODE, CODE)
 def test_a_patch_read_from_a_unified_diff_has_canonical_text_too(before: str, after: str) -> None:
     if before == after:
@@ -57,7 +57,7 @@ def test_a_patch_read_from_a_unified_diff_has_canonical_text_too(before: str, af
     assert parse(str(patch)) == patch
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=150)
 @given(
     TREES, TREES, st.sampled_from(["```\n{}```\n", "Sure:\n<answer>\n{}</answer>\nDone.", "<think>\nhm\n</think>\n{}"])
 )
@@ -66,7 +66,7 @@ def test_wrapping_changes_nothing(before: Tree, after: Tree, wrapping: str) -> N
     assert parse(wrapping.format(str(patch))) == patch
 
 
-@settings(max_examples=600, deadline=None, derandomize=True)
+@settings(max_examples=600)
 @given(st.one_of(st.text(), CODE))
 def test_any_text_gives_a_patch_or_an_edit_error(text: str) -> None:
     try:
@@ -78,7 +78,7 @@ def test_any_text_gives_a_patch_or_an_edit_error(text: str) -> None:
     assert parse(str(patch)) == patch
 
 
-@settings(max_examples=250, deadline=None, derandomize=True)
+@settings(max_examples=250)
 @given(st.one_of(st.text(), CODE), TREES)
 def test_applying_never_does_half_or_touches_its_input(text: str, tree: Tree) -> None:
     was = dict(tree)
@@ -96,7 +96,6 @@ def test_any_two_texts_of_a_long_repetitive_file() -> None:
     assert diff(before, after).apply(before) == after
 
 
-@settings(deadline=None, derandomize=True)
 @given(TREES)
 def test_equal_trees_give_the_empty_patch(tree: Tree) -> None:
     patch = diff(tree, dict(tree))

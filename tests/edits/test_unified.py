@@ -82,7 +82,7 @@ def test_what_is_written_git_reads(tmp_path: Path) -> None:
 
 
 @git
-@settings(max_examples=25, deadline=None, derandomize=True)
+@settings(max_examples=25)
 @given(CODE, CODE)
 def test_git_agrees_on_any_two_texts(tmp_path_factory: pytest.TempPathFactory, before: str, after: str) -> None:
     if before == after or "\0" in before + after:

@@ -61,7 +61,7 @@ SAMPLES = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=60)
 @given(SAMPLES, st.data())
 def test_the_closed_forms_are_the_mean_over_all_orders(samples: list[SampleResult], data: st.DataObject) -> None:
     m = data.draw(st.integers(1, len(samples)))

@@ -5,7 +5,7 @@ from itertools import combinations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -41,7 +41,6 @@ def test_independent_trials_get_wilsons_interval() -> None:
 
 
 @given(st.lists(st.floats(-1, 1), min_size=2, max_size=40))
-@settings(deadline=None)
 def test_single_observations_give_the_ordinary_t_interval(values: list[float]) -> None:
     if np.std(values) < 1e-6:
         return

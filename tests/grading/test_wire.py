@@ -46,14 +46,14 @@ def exact(value: object) -> object:
     return type(value), repr(value)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(values)
 def test_values_arrive_as_they_were_sent(value: object) -> None:
     arrived = wire.decode(json.loads(json.dumps(wire.encode(value))))
     assert exact(arrived) == exact(value)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(json_values)
 def test_whatever_is_sent_decodes_or_is_refused(data: object) -> None:
     try:
@@ -106,7 +106,7 @@ def test_depth_and_size_are_capped() -> None:
         wire.encode(endless)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.binary(max_size=200))
 def test_any_bytes_on_the_line_are_a_message_or_refused(data: bytes) -> None:
     one, other = socket.socketpair()

@@ -33,7 +33,7 @@ def _answer(label: str, numbers: set[int]) -> str:
     return answer_text(label, [Line(path="code.py", number=n, text=texts[n - 1]) for n in sorted(numbers)], "x")
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=150)
 @given(
     weights(),
     st.sampled_from(["benign", "vulnerable"]),

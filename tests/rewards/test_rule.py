@@ -51,7 +51,7 @@ def graded(text: str, files: dict[str, str], outcome: Outcome) -> Verdict:
     return Verdict(outcome, tolerance=applied.rung.value, tests=(TestResult("visible[0]", status, True),))
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=150)
 @given(weights(), TREES, TREES, TREES, TREES, FAILURES, LENGTHS, LENGTHS, ATTEMPTS)
 def test_no_failing_answer_comes_near_a_passing_one_and_the_oracle_is_the_maximum(
     chosen: RewardWeights,
@@ -90,7 +90,7 @@ def test_no_failing_answer_comes_near_a_passing_one_and_the_oracle_is_the_maximu
         assert not value.study
 
 
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=100)
 @given(weights(), TREES, TREES, st.one_of(st.text(), CODE))
 def test_doing_nothing_and_garbage_get_the_minimum(
     chosen: RewardWeights, files: dict[str, str], goal: dict[str, str], garbage: str
@@ -103,7 +103,6 @@ def test_doing_nothing_and_garbage_get_the_minimum(
         assert reward(question, garbage, verdict).total == 0.0
 
 
-@settings(deadline=None, derandomize=True)
 @given(weights())
 def test_no_verdict_is_no_number(chosen: RewardWeights) -> None:
     value = Reward(chosen)(task(), "anything", Verdict(Outcome.NO_VERDICT))
@@ -111,7 +110,6 @@ def test_no_verdict_is_no_number(chosen: RewardWeights) -> None:
     assert not value.terms
 
 
-@settings(deadline=None, derandomize=True)
 @given(weights(), st.sampled_from(list(Outcome)))
 def test_labels_are_right_or_worth_nothing_but_their_format(chosen: RewardWeights, outcome: Outcome) -> None:
     value = Reward(chosen)(task(oracle="vulnerable"), "label: safe", Verdict(outcome))
@@ -145,7 +143,7 @@ def test_an_attempts_turns_cost_and_its_habits_pay_as_far_as_the_rule_allows() -
         RewardWeights(turns=0.5, habits=0.5)
 
 
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=100)
 @given(weights(), TREES, TREES, TREES)
 def test_without_tests_only_the_oracle_gets_all_and_the_order_holds(
     chosen: RewardWeights, files: dict[str, str], goal: dict[str, str], other: dict[str, str]

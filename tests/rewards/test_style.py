@@ -127,7 +127,7 @@ LINES = st.sampled_from(
 TEXTS = st.lists(LINES, max_size=10).map("\n".join)
 
 
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=100)
 @given(TEXTS, TEXTS)
 def test_it_lies_between_nothing_and_one_for_any_text(before: str, after: str) -> None:
     assert 0.0 <= style_conformity({"a.py": before}, {"a.py": after}) <= 1.0

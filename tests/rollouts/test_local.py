@@ -98,7 +98,7 @@ def test_the_same_seed_gives_the_same_answers_and_another_seed_others(model, tok
     assert len(set(rows)) == len(rows), "rows of one group must not share their random numbers"
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(max_rows=st.integers(1, 12), count=st.integers(1, 4), limit=st.integers(1, 40), data=st.data())
 def test_an_answer_does_not_depend_on_what_shares_its_batch(max_rows, count, limit, data):
     model, tokenizer = tiny_model(), tiny_tokenizer()

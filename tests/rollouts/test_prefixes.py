@@ -23,7 +23,7 @@ PROMPTS = st.lists(
 )
 
 
-@settings(max_examples=200, deadline=None, derandomize=True)
+@settings(max_examples=200)
 @given(PROMPTS, st.data(), st.integers(1, 6))
 def test_every_row_has_one_place_and_shares_what_it_begins_with(
     prompts: list[list[int]], data: st.DataObject, max_rows: int
@@ -38,7 +38,7 @@ def test_every_row_has_one_place_and_shares_what_it_begins_with(
             assert 1 <= place.shared <= min(len(prompts[number]) for number, _ in place.rows)
 
 
-@settings(max_examples=12, deadline=None, derandomize=True)
+@settings(max_examples=12)
 @given(PROMPTS, st.integers(1, 3), st.integers(1, 9), st.integers(1, 40))
 def test_the_answers_are_those_of_the_plain_loop(
     prompts: list[list[int]], count: int, max_rows: int, limit: int

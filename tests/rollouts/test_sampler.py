@@ -51,7 +51,7 @@ def test_extreme_uniforms_give_tokens_that_have_weight():
     assert draw(logits, edge, 1.0)[0].item() == 300
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     vocabulary=st.integers(1, 900),
     scale=st.floats(0.0, 60.0),

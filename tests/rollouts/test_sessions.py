@@ -77,7 +77,7 @@ def test_a_conversation_that_goes_on_is_tokenised_as_a_whole_one_would_be(chat: 
     assert (session.forks, session.rewrites) == (0, 0)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.lists(st.integers(3, 258), min_size=1, max_size=12), min_size=2, max_size=5), st.randoms())
 def test_the_tokens_are_those_that_were_sampled_whatever_they_spell(
     sampled: list[list[int]], chance: random.Random

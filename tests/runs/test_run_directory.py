@@ -102,7 +102,7 @@ def test_metrics_of_one_step_merge_and_a_resumed_run_has_the_last_word(tmp_path:
 
 
 @given(cut=st.integers(min_value=1, max_value=60))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_a_torn_last_line_is_passed_over_and_then_cut_off(cut: int, tmp_path_factory: pytest.TempPathFactory) -> None:
     run = RunDir.create(tmp_path_factory.mktemp("torn") / "run", RECIPE, resume=False)
     run.append_metrics(1, {"loss": 1.0})
@@ -175,7 +175,7 @@ rows = st.builds(
 
 
 @given(st.lists(rows, max_size=4))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_rollouts_come_back_as_they_were_written(written: list[RolloutRow]) -> None:
     import tempfile
 

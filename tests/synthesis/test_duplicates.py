@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from code_repair_rl.synthesis.duplicates import shingles, similarity, without_near_duplicates
@@ -54,7 +54,6 @@ def test_copies_within_a_split_stay() -> None:
     assert without_near_duplicates(tasks) == (tasks, [])
 
 
-@settings(deadline=None, derandomize=True)
 @given(st.text(max_size=60))
 def test_any_text_has_shingles_and_is_like_itself(text: str) -> None:
     found = shingles(text)

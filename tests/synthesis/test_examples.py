@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from code_repair_rl.synthesis.examples import arguments_of, examples_in
@@ -49,7 +49,6 @@ plain = st.recursive(
 )
 
 
-@settings(deadline=None, derandomize=True)
 @given(st.lists(plain, max_size=3), plain)
 def test_any_doctest_with_literals_is_read_back(arguments: list[object], expected: object) -> None:
     call = f"f({', '.join(repr(argument) for argument in arguments)})"
@@ -58,7 +57,6 @@ def test_any_doctest_with_literals_is_read_back(arguments: list[object], expecte
     assert ast.literal_eval(example.expected) == expected
 
 
-@settings(deadline=None, derandomize=True)
 @given(st.text("f()[]12,.'\" =>➞\n#-:", max_size=60))
 def test_whatever_is_written_what_is_found_is_a_call_with_literals(text: str) -> None:
     for example in examples_in(text, "f"):

@@ -15,7 +15,7 @@ reals = st.floats(-9, 9).map(lambda number: round(number, 1))
 scalars = st.none() | st.booleans() | st.integers(-50, 50) | reals | st.text("ab c", max_size=5)
 values = st.recursive(scalars, lambda inner: st.lists(inner, max_size=4) | st.tuples(inner, inner), max_leaves=5)
 calls = st.integers(1, 3).flatmap(lambda n: st.lists(st.tuples(*[values] * n), min_size=1, max_size=5))
-steady = settings(deadline=None, derandomize=True, max_examples=60)
+steady = settings(max_examples=60)
 
 
 @steady

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from code_repair_rl.synthesis.localisation import ochiai, rank_of, ranked_lines
@@ -23,7 +23,6 @@ def test_the_coefficient_is_the_published_one(
     assert ochiai(failing_with, passing_with, failing) == pytest.approx(expected)
 
 
-@settings(derandomize=True)
 @given(counts, counts, counts)
 def test_it_lies_between_nought_and_one_and_falls_with_passing_tests(failed: int, passed: int, more: int) -> None:
     score = ochiai(failed, passed, failed + more)

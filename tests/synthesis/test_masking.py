@@ -168,7 +168,7 @@ def _modules(draw: st.DrawFn) -> str:
 
 
 @seed(5)
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(_modules(), st.sampled_from(MaskKind))
 def test_putting_back_what_was_removed_gives_the_file_again(text: str, kind: MaskKind) -> None:
     for function in functions_in(text):
@@ -183,7 +183,7 @@ def test_putting_back_what_was_removed_gives_the_file_again(text: str, kind: Mas
 
 
 @seed(6)
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(_modules())
 def test_a_mask_takes_the_function_alone(text: str) -> None:
     for function in functions_in(text):
@@ -211,7 +211,7 @@ def test_a_mask_takes_the_function_alone(text: str) -> None:
 
 
 @seed(7)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(_modules(), st.sampled_from(MaskKind))
 def test_the_oracle_edit_of_a_mask_applies_to_the_byte(text: str, kind: MaskKind) -> None:
     for function in functions_in(text)[:2]:

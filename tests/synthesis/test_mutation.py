@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from code_repair_rl.synthesis.mutation import OPERATORS, mutants, name_of, sampled_mutants
 
-steady = settings(deadline=None, max_examples=20, derandomize=True)
+steady = settings(max_examples=20)
 
 
 def written(operator: str, text: str) -> set[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from code_repair_rl.tasks import HintLevel, Line, RepositoryTests, messages
@@ -41,7 +41,6 @@ def test_what_is_left_out_between_two_functions_is_marked() -> None:
     assert excerpt(TEXT, [7, 9]) == excerpt(TEXT, [7])
 
 
-@settings(deadline=None, derandomize=True)
 @given(st.lists(st.integers(1, 20), min_size=1, max_size=4))
 def test_every_line_asked_for_is_shown_in_order(numbers: list[int]) -> None:
     shown = [line for line in excerpt(TEXT, numbers).splitlines() if line != "..."]

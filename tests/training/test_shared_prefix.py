@@ -64,7 +64,7 @@ def _assert_equal(model, prompts, groups):
     assert max(_relative(gradients[name], plain_gradients[name]) for name in gradients) <= 1e-4
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     shape=st.lists(
         st.tuples(st.integers(1, 60), st.lists(st.integers(0, 40), min_size=1, max_size=6)), min_size=1, max_size=4
@@ -208,7 +208,7 @@ def test_it_is_exact_on_the_embedded_model():
     _assert_equal(model, prompts, groups)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(
     shape=st.lists(
         st.tuples(st.integers(1, 30), st.lists(st.integers(1, 25), min_size=1, max_size=4)), min_size=1, max_size=3

@@ -17,7 +17,7 @@ def _case(rows: int, vocabulary: int, seed: int):
     return head, hidden, torch.randint(vocabulary, (rows,), generator=generator)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     rows=st.integers(1, 30),
     vocabulary=st.integers(1, 50),

@@ -73,11 +73,13 @@ def _without_comments(text: str, kind: str) -> str:
 
 
 def _without_emptied_lines(old: str, new: str) -> tuple[str, Mapping[int, int]]:
-    """Lines that held a comment only go; empty lines that were there stay."""
+    """Lines that held a comment only go, and empty ones at the end; other empty lines that were there stay."""
     numbers: dict[int, int] = {}
     kept: list[str] = []
     for number, (was, line) in enumerate(zip(old.split("\n"), new.split("\n"), strict=True), start=1):
         if line.strip() or not was.strip():
             kept.append(line.rstrip())
             numbers[number] = len(kept)
-    return textwrap.dedent("\n".join(kept)).rstrip("\n") + "\n", numbers
+    text = textwrap.dedent("\n".join(kept)).rstrip("\n") + "\n"
+    last = text.count("\n") + 1
+    return text, {number: now for number, now in numbers.items() if now <= last}

@@ -104,7 +104,7 @@ _PIECES = st.sampled_from(
 
 
 @given(st.lists(_PIECES, min_size=1, max_size=12), st.data())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_putting_back_what_was_taken_changes_nothing(pieces: list[str], data: st.DataObject) -> None:
     source = "x = 0\n" + "".join(pieces)
     ast.parse(source)
