@@ -1,4 +1,4 @@
-"""How far asking a model for graded answers has got, batch by batch."""
+"""How far long work has got: bars in a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -7,7 +7,15 @@ from contextlib import contextmanager
 from typing import Protocol, TypeVar
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 
 class Batches(Protocol):
@@ -65,3 +73,24 @@ def batch_progress(verb: str, total: int, more: Callable[[_Told], str]) -> Itera
                 console.print(f"{told.done} of {told.total} tasks, {words}", markup=False)
 
         yield tell
+
+
+@contextmanager
+def step_progress() -> Iterator[Callable[[str, int, int], None]]:
+    """Named steps, each with how much of it is done and how much there is: a bar each, or a line at every tenth."""
+    console = Console(stderr=True, highlight=False)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bars:
+        begun: dict[str, TaskID] = {}
+        said: dict[str, int] = {}
+
+        def report(step: str, done: int, total: int) -> None:
+            if step not in begun:
+                begun[step] = bars.add_task(step, total=total)
+            bars.update(begun[step], completed=done, total=total)
+            tenths = 10 * done // max(1, total)
+            if not console.is_terminal and tenths != said.get(step):
+                said[step] = tenths
+                console.print(f"{step}: {done} of {total}", markup=False)
+
+        yield report

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from code_repair_rl.cli.batch_progress import step_progress
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -42,24 +44,15 @@ def grade(
 
     read = read_answers(answers)
     pairs = with_tasks(read, load_tasks(tasks), str(answers))
-    with Grader(backend=backend, workers=workers, cache=home() / "verdicts" if cache else None) as grader:
-        verdicts = _with_progress(grader, pairs)
+    with (
+        step_progress() as report,
+        Grader(backend, workers=workers, cache=home() / "verdicts" if cache else None) as grader,
+    ):
+        verdicts = grader.grade_many(pairs, progress=lambda done: report("grading", done, len(pairs)))
     rows = [_row(answer, verdict) for answer, verdict in zip(read, verdicts, strict=True)]
     _print(rows, verdicts, as_json, out)
     if any(verdict.outcome is Outcome.NO_VERDICT for verdict in verdicts):
         raise typer.Exit(3)
-
-
-def _with_progress(grader: Any, pairs: Sequence[Any]) -> list[Verdict]:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("grading"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        bar = progress.add_task("grading", total=len(pairs))
-        verdicts: list[Verdict] = grader.grade_many(pairs, progress=lambda done: progress.update(bar, completed=done))
-    return verdicts
 
 
 def _row(answer: Answer, verdict: Verdict) -> dict[str, Any]:

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from code_repair_rl.cli.batch_progress import step_progress
 from code_repair_rl.errors import BadInput
 
 if TYPE_CHECKING:
     from code_repair_rl.synthesis import BuildReport
-    from code_repair_rl.synthesis.sets import Progress as Report
     from code_repair_rl.tasks import HintLevel, Task
 
 tasks_app = typer.Typer(name="tasks", help="Make, look at and check tasks.", no_args_is_help=True)
@@ -75,7 +73,7 @@ def build(
     if environment not in ("image", "here") and not Path(environment).is_file():
         mend = "use image, here, or the path of a lock file"
         raise BadInput(f"there is no environment {environment!r}", where="--environment", mend=mend)
-    with _progress() as report:
+    with step_progress() as report:
         if source is not None:
             options = SourceOptions(
                 seed=seed,
@@ -226,7 +224,7 @@ def validate_tasks(
     if sample is not None:
         tasks = random.Random(f"validate/{seed}").sample(tasks, min(sample, len(tasks)))
     journal = Journal(home() / "validation" / f"{path.stem}-{digest_of(str(path.resolve()), repeat)[:16]}.jsonl")
-    with _progress() as report, Grader(backend=backend, workers=workers) as grader:
+    with step_progress() as report, Grader(backend=backend, workers=workers) as grader:
         done = 0
 
         def on_done(more: int) -> None:
@@ -361,18 +359,3 @@ def _notes(path: Path) -> list[str]:
 
     first = next(read_tasks(path), None)
     return notes_on([first] if first is not None else [])
-
-
-@contextmanager
-def _progress() -> Iterator[Report]:
-    """A bar on standard error for each step that is reported."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bars:
-        begun: dict[str, TaskID] = {}
-
-        def report(step: str, done: int, total: int) -> None:
-            if step not in begun:
-                begun[step] = bars.add_task(step, total=total)
-            bars.update(begun[step], completed=done, total=total)
-
-        yield report
