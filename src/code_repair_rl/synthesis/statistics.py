@@ -29,7 +29,7 @@ class Statistics:
     labels: Mapping[str, int]
     """Of classification: label to number of tasks."""
     operators: Mapping[str, Mapping[str, int]]
-    """Mutation operator to split to number of tasks; most frequent first."""
+    """Mutation operator to split to number of bugs; most frequent first. A combined task has several bugs."""
     hints: Mapping[str, int]
     """Hint level to number of tasks that have it."""
     localised: Mapping[int, float]
@@ -47,8 +47,8 @@ def statistics_of(tasks: Sequence[Task]) -> Statistics:
     operators: dict[str, Counter[str]] = {}
     for task in tasks:
         operator = task.origin.detail.get("operator")
-        if operator is not None:
-            operators.setdefault(str(operator), Counter())[task.split.value] += 1
+        for name in str(operator).split("+") if operator is not None else ():
+            operators.setdefault(name, Counter())[task.split.value] += 1
     ordered = sorted(operators, key=lambda name: (-operators[name].total(), name))
     return Statistics(
         tasks=len(tasks),
