@@ -1,7 +1,8 @@
 """One process of a small training job: `python -m tests.training.distributed_program STAGE FOLDER RECIPE-JSON`.
 
-Trains the tiny model on the tasks of the tests with scripted answers and real grading. `die_at` in the JSON kills the
-last process with SIGKILL when that step begins.
+Trains the tiny model on the tasks of the tests with scripted answers and real grading: single answers or, with `agent`
+in the JSON, those of the repair-loop. `model` names a folder to load it from; how many weights a process holds after
+loading is then written beside the run. `die_at` kills the last process with SIGKILL when that step begins.
 """
 
 from __future__ import annotations
@@ -20,12 +21,13 @@ from code_repair_rl.grading import Grader
 from code_repair_rl.models import TINY_MODEL, load_model, load_tokenizer
 from code_repair_rl.recipes import GrpoSection, LaunchSection, LoraSection, ModelSection, SftSection
 from code_repair_rl.rewards import Reward
+from code_repair_rl.rollouts.repair_loop import RepairLoop
 from code_repair_rl.runs import CompositeListener, RunDir, RunRecorder
 from code_repair_rl.training import grpo, launch, sft, together
 from code_repair_rl.training.collect import Collector
 from code_repair_rl.training.task_stream import TaskStream
 from tests.training.conftest import task
-from tests.training.scored_script import ScoredScript, answer
+from tests.training.scored_script import ScoredScript, answer, answer_when_told
 
 
 class _Dies(TrainerCallback):  # type: ignore[misc]
@@ -35,6 +37,11 @@ class _Dies(TrainerCallback):  # type: ignore[misc]
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if state.global_step == self.step and together.place() == together.processes() - 1:
             os.kill(os.getpid(), signal.SIGKILL)
+
+
+def pieces(model: torch.nn.Module) -> list[int]:
+    """The numbers of weights in this process's pieces of the parameters that are in pieces."""
+    return [one.ds_tensor.numel() for one in model.parameters() if hasattr(one, "ds_tensor")]
 
 
 def main() -> None:
@@ -55,8 +62,12 @@ def main() -> None:
     model_settings = ModelSection(name=TINY_MODEL, autocast="none", lora=lora)
     run = together.on_first(lambda: RunDir.create(folder, {"name": "test"}, resume=True))
     listener = RunRecorder() if together.is_first() else CompositeListener()
-    policy, tokenizer = load_model(TINY_MODEL), load_tokenizer(TINY_MODEL)
-    engine = ScoredScript(policy, answer)
+    with launch.loading(section, model_settings):
+        policy, tokenizer = load_model(asked.get("model", TINY_MODEL)), load_tokenizer(TINY_MODEL)
+    if "model" in asked:
+        here = [sum(one.numel() for one in policy.parameters()), sum(pieces(policy))]
+        (folder / f"loaded-{together.place()}.json").write_text(json.dumps(here))
+    engine = ScoredScript(policy, answer_when_told if asked.get("agent") else answer)
     tasks = [task(number) for number in range(1, 9)]
     steps = asked.get("steps", 3)
     listener.on_start(run, steps)
@@ -70,7 +81,14 @@ def main() -> None:
     }
     if stage == "sft":
         found = sft.examples(tasks, engine.encode, tokenizer, "exact-line")
-        settings = SftSection(steps=steps, batch_size=4, learning_rate=1e-3, warmup_steps=0, save_every=2)
+        settings = SftSection(
+            steps=steps,
+            batch_size=4,
+            learning_rate=1e-3,
+            warmup_steps=0,
+            save_every=2,
+            kl_beta=asked.get("kl_beta", 0.0),
+        )
         sft.train_sft(policy, tokenizer, found, settings=settings, **common)
         return
     grpo_settings = GrpoSection(
@@ -98,6 +116,7 @@ def main() -> None:
             seed=0,
             run=run,
             listener=listener,
+            agent=RepairLoop() if asked.get("agent") else None,
         )
         grpo.train_grpo(policy, tokenizer, collector, settings=grpo_settings, **common)
 

@@ -51,3 +51,13 @@ def answer(prompt: str, number: int) -> str:
     assert line is not None
     operator = "+" if number % 2 == 0 else "*"
     return f"<<<<<<< SEARCH\n    return x - {line[1]}\n=======\n    return x {operator} {line[1]}\n>>>>>>> REPLACE"
+
+
+def answer_when_told(prompt: str, number: int) -> str:
+    """Of first answers every other breaks the code and is repaired when told so; the others never are an edit."""
+    line = re.search(r"    return x - (\d+)\n", prompt)
+    assert line is not None
+    if "not applied" in prompt or (number % 2 and "undone" not in prompt):
+        return "I cannot."
+    operator = "+" if "Test fails" in prompt else "*"
+    return f"<<<<<<< SEARCH\n    return x - {line[1]}\n=======\n    return x {operator} {line[1]}\n>>>>>>> REPLACE"

@@ -1,6 +1,5 @@
 """GRPO over the repair-loop: whole attempts are rewarded, and what the environment said carries nothing."""
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,19 +12,10 @@ from code_repair_rl.rollouts.repair_loop import RepairLoop
 from code_repair_rl.runs import RunDir
 from code_repair_rl.tasks import Task
 from code_repair_rl.training.shared_prefix import plain_logprobs
+from tests.training.scored_script import answer_when_told
 from tests.training.test_grpo import SETTINGS, KilledAt, Trained
 
 ONE_STEP = SETTINGS.model_copy(update={"steps": 1, "max_grad_norm": 1e9})
-
-
-def answer(prompt: str, number: int) -> str:
-    """Of first answers every other breaks the code and is repaired when told so; the others never are an edit."""
-    line = re.search(r"    return x - (\d+)\n", prompt)
-    assert line is not None
-    if "not applied" in prompt or (number % 2 and "undone" not in prompt):
-        return "I cannot."
-    operator = "+" if "Test fails" in prompt else "*"
-    return f"<<<<<<< SEARCH\n    return x - {line[1]}\n=======\n    return x {operator} {line[1]}\n>>>>>>> REPLACE"
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +29,7 @@ def test_a_step_is_the_gradient_over_the_sampled_tokens_alone(
     tasks: list[Task], tmp_path: Path, grader: Grader
 ) -> None:
     """dr_grpo's loss over whole attempts, written down anew from the recorded rollouts and a plain forward."""
-    trained = Trained(tasks, tmp_path / "run", grader, ONE_STEP, script=answer, agent=RepairLoop())
+    trained = Trained(tasks, tmp_path / "run", grader, ONE_STEP, script=answer_when_told, agent=RepairLoop())
     rows = trained.run.rollouts(1)
     assert [(row.passed, len(row.turns or ()), row.ending) for row in rows] == [
         (True, 3, "finished"),
@@ -65,7 +55,7 @@ def test_a_step_is_the_gradient_over_the_sampled_tokens_alone(
 
 
 def test_turns_endings_and_passes_are_metrics(tasks: list[Task], tmp_path: Path, grader: Grader) -> None:
-    trained = Trained(tasks, tmp_path / "run", grader, ONE_STEP, script=answer, agent=RepairLoop())
+    trained = Trained(tasks, tmp_path / "run", grader, ONE_STEP, script=answer_when_told, agent=RepairLoop())
     found = trained.run.metrics()[0].values
     assert found["agent/turns"] == 2.5
     assert found["agent/readable_edits"] == pytest.approx(2 / 5)
@@ -78,10 +68,12 @@ def test_a_run_cut_while_its_attempts_are_under_way_goes_on_to_the_same_weights(
     tasks: list[Task], tmp_path: Path, grader: Grader
 ) -> None:
     settings = SETTINGS.model_copy(update={"steps": 2, "save_every": 1})
-    whole = Trained(tasks, tmp_path / "whole", grader, settings, script=answer, agent=RepairLoop())
+    whole = Trained(tasks, tmp_path / "whole", grader, settings, script=answer_when_told, agent=RepairLoop())
     with pytest.raises(KeyboardInterrupt):
         watching = KilledAt(2, "grade")
-        Trained(tasks, tmp_path / "cut", grader, settings, script=answer, agent=RepairLoop(), watching=watching)
+        Trained(
+            tasks, tmp_path / "cut", grader, settings, script=answer_when_told, agent=RepairLoop(), watching=watching
+        )
     assert RunDir.open(tmp_path / "cut").rollout_steps() == [1]
-    again = Trained(tasks, tmp_path / "cut", grader, settings, script=answer, agent=RepairLoop())
+    again = Trained(tasks, tmp_path / "cut", grader, settings, script=answer_when_told, agent=RepairLoop())
     assert all(torch.equal(one, again.weights()[name]) for name, one in whole.weights().items())

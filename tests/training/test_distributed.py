@@ -5,11 +5,13 @@ The jobs are real: torchrun with gloo on this machine, `tests.training.distribut
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ import torch
 from safetensors.torch import load_file
 
 from code_repair_rl.errors import BadInput
+from code_repair_rl.models import TINY_MODEL, load_model
 from code_repair_rl.recipes import LaunchSection, ModelSection
 from code_repair_rl.runs import RunDir
 from code_repair_rl.training import together
@@ -64,6 +67,11 @@ def assert_same_training(one: Path, other: Path) -> None:
     names = ("train/loss", "train/grad_norm", "train/kl")
     assert figures(one, *names)
     assert figures(one, *names) == pytest.approx(figures(other, *names), abs=1e-3)
+    assert_same_weights(one, other)
+
+
+def assert_same_weights(one: Path, other: Path) -> None:
+    """The consolidated result."""
     first, second = (load_file(folder / "model" / _weights(folder)) for folder in (one, other))
     assert first.keys() == second.keys()
     assert all(torch.allclose(first[name], value, atol=1e-3) for name, value in second.items())
@@ -74,11 +82,30 @@ def _weights(folder: Path) -> str:
     return adapter.name if adapter.is_file() else "model.safetensors"
 
 
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The run of a case by a single process, made once."""
+
+    @functools.cache
+    def made(case: str) -> Path:
+        stage, asked = CASES[case]
+        folder = tmp_path_factory.mktemp("alone") / case
+        done = job(stage, folder, asked)
+        assert done.returncode == 0, done.stderr[-2000:]
+        return folder
+
+    return made
+
+
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "sft": ("sft", {}),
+    "sft-kl": ("sft", {"kl_beta": 0.5}),
+    "sft-kl-lora": ("sft", {"kl_beta": 0.5, "lora": True}),
     "grpo": ("grpo", {}),
     "grpo-dapo": ("grpo", {"loss": "dapo"}),
+    "grpo-kl": ("grpo", {"kl_beta": 0.5}),
     "grpo-kl-lora": ("grpo", {"kl_beta": 0.5, "lora": True}),
+    "grpo-agent": ("grpo", {"agent": True, "micro_batch_tokens": 2000}),
 }
 
 
@@ -86,33 +113,58 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
 @pytest.mark.timeout(1500)
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("launch", [DDP, pytest.param(ZERO3, marks=has_deepspeed)], ids=["ddp", "zero3"])
-def test_two_processes_train_as_one(case: str, launch: dict[str, Any], tmp_path: Path) -> None:
+def test_two_processes_train_as_one(
+    case: str, launch: dict[str, Any], alone: Callable[[str], Path], tmp_path: Path
+) -> None:
     stage, asked = CASES[case]
-    alone = job(stage, tmp_path / "alone", asked)
-    assert alone.returncode == 0, alone.stderr[-2000:]
     both = job(stage, tmp_path / "both", {**asked, "launch": launch}, processes=2)
     assert both.returncode == 0, both.stderr[-2000:]
-    assert_same_training(tmp_path / "alone", tmp_path / "both")
+    assert_same_training(alone(case), tmp_path / "both")
+    if asked.get("agent"):
+        rows = RunDir.open(tmp_path / "both").rollouts(1)
+        assert {len(row.turns or ()) for row in rows} == {3, 5}
+        assert not any(all(row.sampled) for row in rows)  # what the environment said is there, and masked
+    if asked.get("kl_beta"):
+        assert max(figures(tmp_path / "both", "train/kl")) > 1e-4
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
-def test_a_killed_process_ends_the_job_and_any_number_resumes_it(tmp_path: Path) -> None:
-    whole = job("sft", tmp_path / "whole", {"steps": 4})
-    assert whole.returncode == 0, whole.stderr[-2000:]
-    killed = job("sft", tmp_path / "cut", {"steps": 4, "launch": DDP, "die_at": 3}, processes=2)
+@pytest.mark.parametrize(
+    ("launch", "resumed_by"),
+    [
+        pytest.param(DDP, {}, id="ddp-resumed-by-one"),
+        pytest.param(ZERO3, ZERO3, id="zero3-resumed-by-as-many", marks=has_deepspeed),
+    ],
+)
+def test_a_killed_process_ends_the_job_and_its_checkpoint_resumes_it(
+    launch: dict[str, Any], resumed_by: dict[str, Any], alone: Callable[[str], Path], tmp_path: Path
+) -> None:
+    asked = {"steps": 3, "launch": launch}
+    killed = job("sft", tmp_path / "cut", {**asked, "die_at": 2}, processes=2)
     assert killed.returncode != 0
     assert "Signal 9 (SIGKILL)" in killed.stderr
     assert [one.step for one in RunDir.open(tmp_path / "cut").checkpoints()] == [2]
-    resumed = job("sft", tmp_path / "cut", {"steps": 4})  # by one process instead of two
+    resumed = job("sft", tmp_path / "cut", {**asked, "launch": resumed_by}, resumed_by.get("processes", 1))
     assert resumed.returncode == 0, resumed.stderr[-2000:]
-    assert_same_training_end(tmp_path / "whole", tmp_path / "cut")
+    assert figures(tmp_path / "cut", "train/loss") == pytest.approx(figures(alone("sft"), "train/loss"), abs=1e-3)
+    assert_same_weights(alone("sft"), tmp_path / "cut")
 
 
-def assert_same_training_end(one: Path, other: Path) -> None:
-    """The weights at the end only: a cut run has recorded a step twice."""
-    first, second = (load_file(folder / "model" / "model.safetensors") for folder in (one, other))
-    assert all(torch.allclose(first[name], value, atol=1e-3) for name, value in second.items())
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+@has_deepspeed
+def test_zero3_loads_into_pieces_and_trains_as_one(alone: Callable[[str], Path], tmp_path: Path) -> None:
+    model = load_model(TINY_MODEL)
+    model.save_pretrained(tmp_path / "model")
+    weights = sum(one.numel() for one in model.parameters())
+    both = job("sft", tmp_path / "both", {"launch": ZERO3, "model": str(tmp_path / "model"), "kl_beta": 0.5}, 2)
+    assert both.returncode == 0, both.stderr[-2000:]
+    for place in range(2):
+        whole, in_pieces = json.loads((tmp_path / "both" / f"loaded-{place}.json").read_text())
+        assert whole == 0
+        assert weights / 2 <= in_pieces < 0.51 * weights
+    assert_same_training(alone("sft-kl"), tmp_path / "both")
 
 
 def realised(**changes: Any) -> Realised:

@@ -155,13 +155,16 @@ def test_a_step_does_not_depend_on_how_it_is_cut_into_micro_batches(
 
     monkeypatch.setattr(RepairGRPOTrainer, "create_optimizer", rate_one)
     start = load_model(TINY_MODEL).state_dict()
-    moves = []
+    moves, figures = [], []
     for budget in (300, 9000):
         changed = {"loss": loss, "micro_batch_tokens": budget, "steps": 1, "max_grad_norm": 1e9, "tasks_per_step": 3}
         trained = Trained(tasks, tmp_path / str(budget), grader, SETTINGS.model_copy(update=changed), script=uneven)
         moves.append(torch.cat([(one - start[name]).flatten() for name, one in trained.weights().items()]))
+        found = trained.run.metrics()[-1].values
+        figures.append([found[name] for name in ("train/entropy", "train/clipped") if name in found])
     assert moves[0].norm() > 0
     assert (moves[0] - moves[1]).norm() <= 1e-3 * moves[1].norm()
+    assert figures[0] == pytest.approx(figures[1], rel=1e-4)
 
 
 class Interrupted(ScoredScript):

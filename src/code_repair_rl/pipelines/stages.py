@@ -45,7 +45,7 @@ def run_sft(recipe: Recipe, folder: Path, listener: RunListener, *, validated_ti
     from code_repair_rl.training.sft import train_sft
 
     with _recorded(run, listener, recipe.sft.steps) as listener:
-        loaded = load(recipe)
+        loaded = _loaded(recipe)
         found = _sft_examples(recipe, loaded, listener)
         with grader_of(recipe) as grader:
             validator = Validator(recipe, loaded.engine, grader, listener) if validated_times else None
@@ -78,6 +78,16 @@ def _begun(recipe: Recipe, folder: Path) -> RunDir:
     return together.on_first(make)
 
 
+def _loaded(recipe: Recipe) -> Loaded:
+    """The recipe's model as this process of the job will hold it."""
+    if recipe.launch.kind == "single":
+        return load(recipe)
+    from code_repair_rl.training import launch
+
+    with launch.loading(recipe.launch, recipe.model):
+        return load(recipe)
+
+
 def _sft_examples(recipe: Recipe, loaded: Loaded, listener: RunListener) -> list[Example]:
     """What there is to learn: known-good edits, curated conversations, or both."""
     from code_repair_rl.training.curated import curated_examples
@@ -106,7 +116,7 @@ def run_grpo(recipe: Recipe, folder: Path, listener: RunListener) -> Path:
 
     settings = recipe.grpo
     with _recorded(run, listener, settings.steps) as listener, grader_of(recipe) as grader:
-        loaded = load(recipe)
+        loaded = _loaded(recipe)
         collector = Collector(
             engine=loaded.engine,
             grader=grader,

@@ -68,19 +68,19 @@ def micro_batches(
         loads[place] += _cost(piece)
     bins = [[] for _ in range(count - len(bins))] + bins
     counted = [row for group in groups for row in group if row.advantage is not None]
-    step_tokens = _drawn(counted, mask_truncated)
+    step_tokens = drawn_tokens(counted, mask_truncated)
     return [
         MicroBatch(
             tuple(rows),
             loss_scale=len(rows) * count / max(1, len(counted)),
-            token_scale=_drawn(rows, mask_truncated) * count / max(1, step_tokens),
+            token_scale=drawn_tokens(rows, mask_truncated) * count / max(1, step_tokens),
             step_tokens=step_tokens,
         )
         for rows in bins
     ]
 
 
-def _drawn(rows: Sequence[RolloutRow], mask_truncated: bool) -> int:
+def drawn_tokens(rows: Sequence[RolloutRow], mask_truncated: bool) -> int:
     """Drawn tokens that carry a loss."""
     return sum(row.sampled_tokens for row in rows if not mask_truncated or row.finish_reason == "stop")
 

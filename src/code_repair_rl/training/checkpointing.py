@@ -53,7 +53,8 @@ class AtomicCheckpoints(Trainer):  # type: ignore[misc]
         """Override of TRL's (which also writes a model card into the run, whole checkpoint or not)."""
         step = self.state.global_step
         self.listener.on_phase(step, "checkpoint")
-        parameters = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
+        # Under ZeRO-3 a parameter's own size is that of nothing, or of its piece.
+        parameters = sum(getattr(one, "ds_numel", one.numel()) for one in self.model.parameters() if one.requires_grad)
         require_free_space(self.run.path, _BYTES_PER_PARAMETER * parameters, f"the checkpoint of step {step}")
         # Several processes write into one folder; it becomes a checkpoint when all of them have.
         self._writing_to = on_first(lambda: Path(tempfile.mkdtemp(prefix=".checkpoint.", dir=self.run.path)))

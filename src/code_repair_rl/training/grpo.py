@@ -26,22 +26,24 @@ from trl import GRPOConfig, GRPOTrainer
 
 from code_repair_rl.recipes import GrpoSection, LaunchSection, ModelSection
 from code_repair_rl.runs import RunDir, RunListener
-from code_repair_rl.training.batches import MicroBatch, micro_batches, tensors
+from code_repair_rl.training.batches import MicroBatch, drawn_tokens, micro_batches, tensors
 from code_repair_rl.training.callbacks import TellListener, TimeBudget, TrimHeap, Validate
 from code_repair_rl.training.checkpointing import AtomicCheckpoints
 from code_repair_rl.training.collect import Collector, rollout_metrics
 from code_repair_rl.training.launch import add_checks, require_resumable, save_whole
 from code_repair_rl.training.push import ServerPush
-from code_repair_rl.training.reference import Reference, reference_of
+from code_repair_rl.training.reference import Reference, reference_for
 from code_repair_rl.training.settings import lora_config, silence, trainer_arguments
 from code_repair_rl.training.sft import model_path
 from code_repair_rl.training.shared_prefix import completion_logprobs
 from code_repair_rl.training.together import (
     Agree,
+    PartOfStep,
+    figures_of_step,
     measured_once,
     on_first,
+    parts_of_step,
     processes,
-    ragged_gathers,
     sendable,
     share_of,
     whole_weights,
@@ -88,7 +90,7 @@ class RepairGRPOTrainer(AtomicCheckpoints, GRPOTrainer):  # type: ignore[misc]
         beta, args.beta = args.beta, 0.0  # TRL would load a second model for its reference
         super().__init__(reward_funcs=_rewarded_by_the_collector, args=args, **arguments)
         self.beta = args.beta = beta
-        self.reference: Reference | None = reference_of(self.model, moving_rate=reference_rate) if beta else None
+        self.reference: Reference | None = reference_for(self, moving_rate=reference_rate) if beta else None
         self.collector = collector
         self.micro_batch_tokens = micro_batch_tokens
         self.run, self.listener = collector.run, collector.listener
@@ -121,19 +123,23 @@ class RepairGRPOTrainer(AtomicCheckpoints, GRPOTrainer):  # type: ignore[misc]
                 keep_silent=self.beta != 0.0,
                 mask_truncated=self.mask_truncated_completions,
             )
-            self._buffered_inputs = [self._inputs(batch) for batch in share_of(batches, per_step, groups[0][0])]
+            share = share_of(batches, per_step, groups[0][0])
+            tokens = sum(drawn_tokens(batch.rows, self.mask_truncated_completions) for batch in batches)
+            parts = parts_of_step(share, batches, tokens)
+            self._buffered_inputs = [self._inputs(batch, part) for batch, part in zip(share, parts, strict=True)]
             if self.reference is not None:
                 self.reference.follow()
         inputs: dict[str, Any] = self._buffered_inputs[place]
         return inputs
 
-    def _inputs(self, batch: MicroBatch) -> dict[str, Any]:
+    def _inputs(self, batch: MicroBatch, part: PartOfStep) -> dict[str, Any]:
         if not batch.rows:
             return {}
         inputs: dict[str, Any] = tensors(batch.rows, self._tokenizer.pad_token_id, self.accelerator.device)
         if self.mask_truncated_completions:
             stopped = [row.finish_reason == "stop" for row in batch.rows]
             inputs["completion_mask"] *= torch.tensor(stopped, device=self.accelerator.device)[:, None]
+        inputs["part_of_step"] = part
         inputs["num_items_in_batch"] = torch.tensor(batch.step_tokens, device=self.accelerator.device)
         scale = batch.token_scale if self.loss_type in _MEAN_OVER_TOKENS else batch.loss_scale
         inputs["loss_scale"] = scale if batch.loss_scale else 0.0
@@ -198,7 +204,8 @@ class RepairGRPOTrainer(AtomicCheckpoints, GRPOTrainer):  # type: ignore[misc]
             # A sum, since DeepSpeed takes only what was computed from something for a loss.
             return torch.zeros(1, requires_grad=True, device=self.accelerator.device).sum()
         self._sampled = inputs["tool_mask"]
-        with ragged_gathers(self.accelerator):
+        here = int((inputs["completion_mask"] * inputs["tool_mask"]).sum())
+        with figures_of_step(self.accelerator, inputs["part_of_step"], here):
             loss: torch.Tensor = super()._compute_loss(model, inputs)
         over_micro_batch = self.loss_type in (*_MEAN_OVER_ROWS, *_MEAN_OVER_TOKENS)
         scaled = over_micro_batch or inputs["loss_scale"] == 0.0  # 0: repeated to keep others company

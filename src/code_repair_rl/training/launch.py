@@ -9,6 +9,8 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -96,6 +98,27 @@ def _require_possible(section: LaunchSection) -> None:
             where="launch.kind",
             mend="choose ddp or zero3",
         )
+
+
+@contextmanager
+def loading(section: LaunchSection, model: ModelSection) -> Iterator[None]:
+    """While open, models are loaded as the job will hold them: under ZeRO-3 each process keeps its pieces only.
+
+    The first process reads the weights and hands them out module by module, so that no device ever holds all of them.
+    Every process must open it, after `join`. The tiny double is made, not loaded, and shared out when training begins.
+    """
+    if section.kind != "zero3":
+        yield
+        return
+    from transformers.integrations import HfDeepSpeedConfig
+
+    settings = {name: value for name, value in _deepspeed(section, model).items() if value != "auto"}
+    # transformers looks for it as long as it lives; the trainer makes its own, with what is "auto" filled in.
+    known = HfDeepSpeedConfig({**settings, "train_micro_batch_size_per_gpu": 1})
+    try:
+        yield
+    finally:
+        del known
 
 
 def trainer_settings(section: LaunchSection, model: ModelSection) -> dict[str, Any]:

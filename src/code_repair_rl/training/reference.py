@@ -11,20 +11,26 @@ step started from. With rate 1 it is the policy one step ago, so the term bounds
 last; smaller rates look further back. (A reference equal to the policy would do nothing: the divergence from oneself
 is least, and its gradient 0.)
 
-What this does not do: weights that are sharded over processes (ZeRO-3, FSDP), whose tensors are empty between uses.
+Under ZeRO-3 each process keeps the copy of its own pieces only, and the pieces take each other's places.
+
+What this does not do: a moving reference under ZeRO-3, and copies of weights under FSDP.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from code_repair_rl.errors import BadInput
 from code_repair_rl.models.packed import unwrapped
+from code_repair_rl.training import together
+
+if TYPE_CHECKING:
+    from transformers import Trainer
 
 
 class Reference(Protocol):
@@ -47,27 +53,47 @@ class Reference(Protocol):
         ...
 
 
+def reference_for(trainer: Trainer, *, moving_rate: float | None = None) -> Reference:
+    """As `reference_of`, for a trainer that has not begun, whatever it will do with the weights.
+
+    Raises:
+        BadInput: it will share them out in a way that this reference cannot follow.
+    """
+    if not together.shares_out_weights(trainer):
+        return reference_of(trainer.model, moving_rate=moving_rate)
+    if moving_rate is not None:
+        raise BadInput(
+            "a moving reference cannot follow weights that are shared out over processes",
+            where="grpo.kl_reference",
+            mend="keep the reference fixed, or choose launch.kind=ddp",
+        )
+    inner: Any = unwrapped(trainer.model)
+    if hasattr(inner, "disable_adapter"):
+        return _AdaptersOff(inner)
+    if trainer.is_fsdp_enabled:
+        raise BadInput(
+            "a reference policy needs its own copy of the weights, which FSDP2 shares out",
+            where="kl_beta",
+            mend="train adapters (model.lora), or choose launch.kind=zero3",
+        )
+    return _Pieces(_trained(inner), lambda: trainer.model_wrapped)
+
+
 def reference_of(model: nn.Module, *, moving_rate: float | None = None) -> Reference:
-    """The reference for a policy that is about to be trained.
+    """The reference for a policy that is about to be trained, whose weights are whole in this process.
 
     Args:
         model: with its weights as they are before training.
         moving_rate: in (0, 1]; None keeps the reference where it is.
-
-    Raises:
-        BadInput: the weights are sharded over processes.
     """
     inner: Any = unwrapped(model)
     if hasattr(inner, "disable_adapter") and moving_rate is None:
         return _AdaptersOff(inner)
-    weights = {name: parameter for name, parameter in inner.named_parameters() if parameter.requires_grad}
-    if any(parameter.numel() == 0 or hasattr(parameter, "ds_id") for parameter in weights.values()):
-        raise BadInput(
-            "a reference policy needs its own copy of weights that are sharded over processes",
-            where="kl_beta",
-            mend="train adapters (model.lora) with a fixed reference, or leave kl_beta at 0",
-        )
-    return _Copy(weights, moving_rate or 0.0)
+    return _Copy(_trained(inner), moving_rate or 0.0)
+
+
+def _trained(model: nn.Module) -> dict[str, nn.Parameter]:
+    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
 class _AdaptersOff:
@@ -97,16 +123,9 @@ class _Copy:
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
-        device = next(iter(self._policy.values())).device.type
         self._exchange()
         try:
-            # Autocast remembers weights rounded to bf16 by the identity of their tensors, which stays: ask it not to.
-            with torch.autocast(
-                device,
-                dtype=torch.get_autocast_dtype(device),
-                enabled=torch.is_autocast_enabled(device),
-                cache_enabled=False,
-            ):
+            with _nothing_remembered(next(iter(self._policy.values())).device.type):
                 yield
         finally:
             self._exchange()
@@ -128,3 +147,69 @@ class _Copy:
         with torch.no_grad():
             for name, weight in state.items():
                 self._copy[name].copy_(weight)
+
+
+class _Pieces:
+    """A copy of this process's pieces of weights that ZeRO-3 shares out."""
+
+    def __init__(self, policy: Mapping[str, nn.Parameter], engine: Callable[[], Any]) -> None:
+        """Copy the weights as they are.
+
+        Args:
+            policy: not shared out yet, or in pieces already.
+            engine: DeepSpeed's, which is there once training has begun.
+        """
+        self._policy: dict[str, Any] = dict(policy)
+        self._engine = engine
+        # Of weights that are still whole all, until DeepSpeed says which part is ours.
+        self._copy = {
+            name: (one.ds_tensor if hasattr(one, "ds_tensor") else one).detach().clone()
+            for name, one in self._policy.items()
+        }
+
+    @contextmanager
+    def in_place(self) -> Iterator[None]:
+        """See `Reference.in_place`; every process must open it."""
+        self._exchange()
+        try:
+            with _nothing_remembered(next(iter(self._policy.values())).device.type):
+                yield
+        finally:
+            self._exchange()
+
+    def _exchange(self) -> None:
+        # What is whole at the moment (small weights stay so between uses) is let go, and gathered from pieces anew.
+        self._engine().optimizer.parameter_offload.partition_all_parameters()
+        for name, weight in self._policy.items():
+            piece = weight.ds_tensor
+            piece.data, self._copy[name] = _piece_like(self._copy[name], piece), piece.data
+
+    def follow(self) -> None:
+        return
+
+    def state(self) -> dict[str, Tensor]:
+        return {}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        return
+
+
+def _piece_like(weight: Tensor, piece: Tensor) -> Tensor:
+    """This process's piece of a whole weight as DeepSpeed cuts it: of equal size in order, the last ones filled up."""
+    if weight.dim() == 1 and weight.numel() == piece.numel() and weight.dtype == piece.dtype:
+        return weight
+    cut = torch.zeros_like(piece)
+    part = weight.flatten()[together.place() * piece.numel() :][: piece.numel()]
+    cut[: part.numel()] = part
+    return cut
+
+
+def _nothing_remembered(device: str) -> AbstractContextManager[Any]:
+    """Autocast as it is, without its memory of weights rounded to bf16: it goes by the identity of tensors, which
+    stays when their values are exchanged."""
+    return torch.autocast(
+        device,
+        dtype=torch.get_autocast_dtype(device),
+        enabled=torch.is_autocast_enabled(device),
+        cache_enabled=False,
+    )

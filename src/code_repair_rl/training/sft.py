@@ -26,7 +26,7 @@ from code_repair_rl.tasks.prompts import messages, oracle_answer
 from code_repair_rl.training.callbacks import TellListener, TimeBudget, TrimHeap, Validate
 from code_repair_rl.training.checkpointing import AtomicCheckpoints
 from code_repair_rl.training.launch import add_checks, portion, require_resumable, save_whole
-from code_repair_rl.training.reference import Reference, reference_of
+from code_repair_rl.training.reference import Reference, reference_for
 from code_repair_rl.training.settings import lora_config, silence, trainer_arguments
 from code_repair_rl.training.shared_prefix import completion_logprobs
 from code_repair_rl.training.together import Agree, measured_once
@@ -110,20 +110,26 @@ class RepairSFTTrainer(AtomicCheckpoints, SFTTrainer):  # type: ignore[misc]
                 with_entropy=True,
             )
         assert found.entropy is not None
-        self._metrics["train"]["entropy"].append(float(found.entropy.sum() / found.mask.sum()))
+        divergences = torch.zeros_like(found.entropy) if found.kl is None else found.kl
+        sums = torch.stack([found.entropy.sum(), divergences.detach().sum(), found.mask.sum().float()])
+        entropy, divergence, tokens = self._over_processes(sums).tolist()
+        self._metrics["train"]["entropy"].append(entropy / tokens)
         total = -found.logprobs.sum()
         if found.kl is not None:
-            self._metrics["train"]["kl"].append(float(found.kl.detach().sum() / found.mask.sum()))
+            self._metrics["train"]["kl"].append(divergence / tokens)
             total = total + self.kl_beta * found.kl.sum()
-        loss: torch.Tensor = total / self._labelled(found.mask.sum(), num_items_in_batch)
+        # Of several processes the gradients are averaged, and each takes its part in one pass.
+        count = self.accelerator.num_processes
+        here = found.mask.sum() if num_items_in_batch is None else num_items_in_batch
+        loss: torch.Tensor = total / (here if count == 1 else tokens / count)
         return loss
 
-    def _labelled(self, here: torch.Tensor, known: Any) -> Any:
-        """What the sum is divided by: labelled tokens of the whole batch. Gradients are averaged over processes."""
-        count = self.accelerator.num_processes
-        if count > 1:
-            return self.accelerator.gather(here).sum() / count
-        return here if known is None else known
+    def _over_processes(self, sums: torch.Tensor) -> torch.Tensor:
+        """The sums of all processes, added up; `(N,)` to `(N,)`."""
+        if self.accelerator.num_processes == 1:
+            return sums
+        whole: torch.Tensor = self.accelerator.gather(sums[None]).sum(dim=0)
+        return whole
 
 
 def _split(ids: Sequence[int], labels: Sequence[int]) -> tuple[list[int], list[int], list[bool]]:
@@ -240,7 +246,7 @@ def train_sft(
     trainer.run, trainer.listener = run, listener
     trainer.micro_batch_tokens = settings.micro_batch_tokens
     if settings.kl_beta:
-        trainer.kl_beta, trainer.reference = settings.kl_beta, reference_of(trainer.model)
+        trainer.kl_beta, trainer.reference = settings.kl_beta, reference_for(trainer)
     checkpoint = run.latest_good_checkpoint()
     if checkpoint is not None:
         require_resumable(launch, checkpoint.path)

@@ -175,10 +175,50 @@ def _values(
     """`(M, columns)` of `TokenLogprobHead`; `run` makes a forward pass with a head at the M wanted places."""
     against = None
     if reference is not None:
+        head = _ReferenceHead(model, reference)
         with torch.no_grad(), reference():
-            against = Against(run(lambda own, hidden: hidden), reference)
+            against = Against(run(head.passed_by), head.logits)
     vocabulary = _vocabulary(model)
     return run(TokenLogprobHead(targets, temperature, with_entropy, vocabulary=vocabulary, against=against))
+
+
+class _ReferenceHead:
+    """The language-model head as the reference has it, for use inside the policy's forward pass.
+
+    Under ZeRO-3 a trained head cannot be exchanged there: it has been gathered as the policy's. So the reference's is
+    kept from its own pass, where it was whole.
+    """
+
+    def __init__(self, model: nn.Module, in_place: Callable[[], AbstractContextManager[object]]) -> None:
+        self._head: nn.Module = unwrapped(model).get_output_embeddings()
+        self._in_place = in_place
+        self._kept: dict[str, Tensor] = {}
+
+    def passed_by(self, own: Callable[[Tensor], Tensor], hidden: Tensor) -> Tensor:
+        """Stands in for the head in the reference's pass: what would go into it."""
+        self._kept = {name: one.detach().clone() for name, one in self._gathered().items()}
+        return hidden
+
+    def logits(self, own: Callable[[Tensor], Tensor], hidden: Tensor) -> Tensor:
+        """See `Against.logits`."""
+        if not self._kept:
+            with self._in_place():
+                return own(hidden)
+        self._exchange()
+        try:
+            with torch.autocast(hidden.device.type, enabled=False):  # it would remember weights it rounded
+                return own(hidden.to(next(iter(self._kept.values())).dtype))
+        finally:
+            self._exchange()
+
+    def _gathered(self) -> dict[str, nn.Parameter]:
+        if hasattr(self._head, "base_layer"):  # an adapter, which is switched off rather than exchanged
+            return {}
+        return {name: one for name, one in self._head.named_parameters() if one.requires_grad and hasattr(one, "ds_id")}
+
+    def _exchange(self) -> None:
+        for name, one in self._gathered().items():
+            one.data, self._kept[name] = self._kept[name], one.data
 
 
 class _SharedPrefixLayout:

@@ -92,26 +92,49 @@ def sendable(groups: list[list[RolloutRow]]) -> list[list[RolloutRow]]:
     ]
 
 
-@contextmanager
-def ragged_gathers(accelerator: Any) -> Iterator[None]:
-    """While open, processes may gather vectors of different lengths; what is missing is NaN.
+@dataclass(frozen=True, slots=True)
+class PartOfStep:
+    """What a micro-batch's figures are set against, so that a step's do not depend on how it was cut and shared out."""
 
-    TRL gathers one value per row for its figures, and takes all processes to have as many rows. Ours have whole groups.
+    counts: bool
+    """False: it repeats a row to keep other processes company."""
+    passes: int
+    """Forward passes of this process in the step."""
+    tokens: int
+    """Drawn tokens that carry a loss, of all processes' passes in the step."""
+    rows: int
+
+
+def parts_of_step(shares: Sequence[MicroBatch], dealt: Sequence[MicroBatch], tokens: int) -> list[PartOfStep]:
+    """For each of this process's micro-batches; `dealt` are those of all processes, with so many `tokens`."""
+    passes = sum(bool(batch.rows) for batch in shares)
+    rows = sum(len(batch.rows) for batch in dealt)
+    return [PartOfStep(bool(batch.loss_scale), passes, tokens, rows) for batch in shares]
+
+
+@contextmanager
+def figures_of_step(accelerator: Any, part: PartOfStep, tokens_here: int) -> Iterator[None]:
+    """While open, TRL's figures of a micro-batch are such that their mean over the passes is that over the whole step.
+
+    TRL takes a mean over all processes' tokens in each pass, and then the mean of those. It also gathers one value per
+    row, and takes all processes to have as many rows; ours have whole groups, so that what is missing is NaN.
     """
-    if processes() == 1:
-        yield
-        return
-    plain = accelerator.gather
+    plain_reduce, plain_gather = accelerator.reduce, accelerator.gather
+
+    def reduced(sum_and_count: torch.Tensor, reduction: str = "sum") -> torch.Tensor:
+        over_tokens = int(sum_and_count[1]) == tokens_here  # else over rows
+        total = plain_reduce(sum_and_count[0] * part.counts, reduction=reduction)
+        return torch.stack([total, total.new_tensor((part.tokens if over_tokens else part.rows) / part.passes)])
 
     def padded(values: torch.Tensor) -> torch.Tensor:
         whole = accelerator.pad_across_processes(values, dim=0, pad_index=float("nan")) if values.dim() else values
-        return plain(whole)  # type: ignore[no-any-return]
+        return plain_gather(whole)  # type: ignore[no-any-return]
 
-    accelerator.gather = padded
+    accelerator.reduce, accelerator.gather = reduced, padded if processes() > 1 else plain_gather
     try:
         yield
     finally:
-        del accelerator.gather
+        del accelerator.reduce, accelerator.gather
 
 
 def share_of(batches: Sequence[MicroBatch], per_process: int, spare: RolloutRow) -> list[MicroBatch]:
@@ -132,6 +155,12 @@ def share_of(batches: Sequence[MicroBatch], per_process: int, spare: RolloutRow)
     mine = [idle] * (rounds - len(mine)) + mine
     empty = per_process - rounds
     return ([idle] if empty else []) + [MicroBatch((), 0.0)] * (empty - 1) + mine
+
+
+def shares_out_weights(trainer: Trainer) -> bool:
+    """Whether each process will hold, or holds, a piece of the weights only (ZeRO-3, FSDP)."""
+    plugin = trainer.accelerator.state.deepspeed_plugin
+    return bool(trainer.is_fsdp_enabled) or (plugin is not None and plugin.zero_stage == 3)
 
 
 def whole_weights(trainer: Trainer) -> AbstractContextManager[Any]:

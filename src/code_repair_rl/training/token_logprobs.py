@@ -8,7 +8,6 @@ would be large, the head itself runs in chunks, and again in the backward pass.
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,8 +25,8 @@ class Against:
 
     hidden: Tensor
     """`(M, hidden)`, what the reference's last layer gave there."""
-    in_place: Callable[[], AbstractContextManager[object]]
-    """While its block runs, the head's weights are the reference's."""
+    logits: Callable[[Callable[[Tensor], Tensor], Tensor], Tensor]
+    """The head's own forward, and what goes into it, to what comes out with the reference's weights."""
 
 
 class TokenLogprobHead:
@@ -85,8 +84,8 @@ class TokenLogprobHead:
         wanted = self.with_entropy and not entropies
         logits, reference = own(hidden), None
         if self.against is not None:
-            with torch.no_grad(), self.against.in_place():
-                reference = own(self.against.hidden[places])
+            with torch.no_grad():
+                reference = self.against.logits(own, self.against.hidden[places])
         logprobs, entropy, divergences = _TokenLogprobs.apply(  # type: ignore[no-untyped-call]
             logits, self.targets[places], reference, self.temperature, wanted
         )
