@@ -55,6 +55,12 @@ def test_the_loss_falls_and_every_step_is_recorded(tasks: list[Task], tmp_path: 
     assert not list(run.path.glob(".checkpoint.*"))
 
 
+def test_the_first_step_of_the_warm_up_already_learns(tasks: list[Task], tmp_path: Path) -> None:
+    run = trained(tasks, tmp_path / "run", SETTINGS.model_copy(update={"steps": 5, "warmup_steps": 3}))
+    rates = [row.values["train/learning_rate"] for row in run.metrics()]
+    assert rates == pytest.approx([SETTINGS.learning_rate * share for share in (0.25, 0.5, 0.75, 1.0, 1.0)])
+
+
 def test_a_run_that_was_killed_after_a_checkpoint_ends_with_the_same_weights(tasks: list[Task], tmp_path: Path) -> None:
     whole = trained(tasks, tmp_path / "whole")
     cut = tmp_path / "cut"

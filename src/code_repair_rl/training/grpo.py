@@ -240,13 +240,14 @@ def train_grpo(
     groups_per_process = -(-settings.tasks_per_step // processes())
     most_micro_batches = groups_per_process * settings.completions_per_task
     config = GRPOConfig(
-        **trainer_arguments(run, model_settings, seed=seed, steps=settings.steps, launch=launch),
+        **trainer_arguments(
+            run, model_settings, seed=seed, steps=settings.steps, warmup_steps=settings.warmup_steps, launch=launch
+        ),
         per_device_train_batch_size=1,
         gradient_accumulation_steps=most_micro_batches,
         steps_per_generation=most_micro_batches,
         num_generations=settings.completions_per_task,
         learning_rate=settings.learning_rate,
-        warmup_steps=settings.warmup_steps,
         max_grad_norm=settings.max_grad_norm,
         save_steps=settings.save_every,
         max_completion_length=settings.max_new_tokens,

@@ -16,11 +16,13 @@ from code_repair_rl.training.speedups import speedup_settings
 
 
 def trainer_arguments(
-    run: RunDir, model: ModelSection, *, seed: int, steps: int, launch: LaunchSection | None = None
+    run: RunDir, model: ModelSection, *, seed: int, steps: int, warmup_steps: int, launch: LaunchSection | None = None
 ) -> dict[str, Any]:
     """What SFT and GRPO have in common.
 
-    The rate is constant after its warm-up, so that a run that a time budget ends is a prefix of a longer one.
+    The learning rate is constant after its warm-up, so that a run that a time budget ends is a prefix of a longer one.
+    With N warm-up steps the first step has 1/(N + 1) of it, not nothing, as transformers' usual warm-up would have it:
+    where a step takes a minute, none is given away.
     """
     return {
         "output_dir": str(run.path),
@@ -30,7 +32,9 @@ def trainer_arguments(
         "bf16": model.autocast == "bfloat16",
         "fp16": False,
         "activation_checkpointing": model.gradient_checkpointing,
-        "lr_scheduler_type": "constant_with_warmup",
+        "lr_scheduler_type": "warmup_stable_decay",
+        "lr_scheduler_kwargs": {"num_decay_steps": 0, "min_lr_ratio": 1 / (warmup_steps + 1)},
+        "warmup_steps": warmup_steps,
         "weight_decay": 0.0,
         "optim": "adamw_torch_fused",
         "save_strategy": "steps",

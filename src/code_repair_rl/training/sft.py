@@ -218,10 +218,11 @@ def train_sft(
         ]
     )
     config = SFTConfig(
-        **trainer_arguments(run, model_settings, seed=seed, steps=steps, launch=launch),
+        **trainer_arguments(
+            run, model_settings, seed=seed, steps=steps, warmup_steps=settings.warmup_steps, launch=launch
+        ),
         per_device_train_batch_size=portion(settings.batch_size, "sft.batch_size"),
         learning_rate=settings.learning_rate,
-        warmup_steps=settings.warmup_steps,
         save_steps=settings.save_every,
         train_sampling_strategy="sequential",
         max_length=None,
