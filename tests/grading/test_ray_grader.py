@@ -31,11 +31,11 @@ def cluster() -> Iterator[Any]:
     cluster.shutdown()
 
 
-def numbered(count: int) -> list[tuple[Any, str]]:
+def numbered(count: int, remark: str = "# ") -> list[tuple[Any, str]]:
     """Answers that differ, so that no cache answers for them; every third is wrong."""
     task = function_task()
     return [
-        (task, answer((BAD if number % 3 == 0 else GOOD).replace("numbers)\n", f"numbers)  # {number}\n")))
+        (task, answer((BAD if number % 3 == 0 else GOOD).rstrip("\n") + f"  {remark}{number}\n"))
         for number in range(count)
     ]
 
@@ -56,24 +56,37 @@ def test_a_node_that_dies_takes_no_verdict_with_it(cluster: Any) -> None:
             killed_at.append(done)
             cluster.remove_node(victim, allow_graceful=False)
 
-    with RayGrader(workers=1) as grader:
+    first, second = answers[: ANSWERS // 2], answers[ANSWERS // 2 :]
+    with Grader(workers=2) as local, RayGrader(workers=1) as grader:
         assert grader.nodes == 3
+        for warm in (local, grader):
+            warm.grade_many(numbered(4, "# warm "))
+        same, before = timed(local, first)
         begun = time.perf_counter()
         verdicts = grader.grade_many(answers, progress)
+        on_ray = ANSWERS / (time.perf_counter() - begun)
         assert grader.nodes == 2
-    on_ray = time.perf_counter() - begun
+        more, after = timed(local, second)
     assert killed_at
     assert killed_at[0] < ANSWERS
     assert len(verdicts) == told[-1] == ANSWERS
     assert told == sorted(told)
     assert [verdict.passed for verdict in verdicts] == [number % 3 != 0 for number in range(ANSWERS)]
     assert all(verdict.score is not None for verdict in verdicts)
+    assert [one.outcome for one in same + more] == [one.outcome for one in verdicts]
+    print(
+        f"\n{ANSWERS} answers on Ray: {on_ray:.1f}/s (3 nodes of one worker, one killed after {killed_at[0]}); "
+        f"the local pool of two workers: {before:.1f}/s before, {after:.1f}/s after; "
+        f"Ray over local {2 * on_ray / (before + after):.2f}; "
+        f"{len(os.sched_getaffinity(0))} core(s), load average {os.getloadavg()[0]:.1f}"
+    )
+
+
+def timed(grader: Grader, answers: list[tuple[Any, str]]) -> tuple[list[Any], float]:
+    """The verdicts, and how many a second."""
     begun = time.perf_counter()
-    with Grader(workers=2) as local:
-        same = local.grade_many(numbered(ANSWERS))
-    on_this_machine = time.perf_counter() - begun
-    assert [one.outcome for one in same] == [one.outcome for one in verdicts]
-    print(f"\n{ANSWERS / on_ray:.0f} answers/s on Ray (a node killed midway), {ANSWERS / on_this_machine:.0f} locally")
+    verdicts = grader.grade_many(answers)
+    return verdicts, len(answers) / (time.perf_counter() - begun)
 
 
 def test_without_ray_the_mend_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,8 +1,9 @@
 """One process of a small training job: `python -m tests.training.distributed_program STAGE FOLDER RECIPE-JSON`.
 
 Trains the tiny model on the tasks of the tests with scripted answers and real grading: single answers or, with `agent`
-in the JSON, those of the repair-loop. `model` names a folder to load it from; how many weights a process holds after
-loading is then written beside the run. `die_at` kills the last process with SIGKILL when that step begins.
+in the JSON, those of the repair-loop; with `copy_dtype` the model samples by itself. `model` names a folder to load it
+from; how many weights a process holds after loading is then written beside the run. `die_at` kills the last process
+with SIGKILL when that step begins.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from code_repair_rl.grading import Grader
 from code_repair_rl.models import TINY_MODEL, load_model, load_tokenizer
 from code_repair_rl.recipes import GrpoSection, LaunchSection, LoraSection, ModelSection, SftSection
 from code_repair_rl.rewards import Reward
+from code_repair_rl.rollouts.local import LocalEngine
 from code_repair_rl.rollouts.repair_loop import RepairLoop
 from code_repair_rl.runs import CompositeListener, RunDir, RunRecorder
 from code_repair_rl.training import grpo, launch, sft, together
@@ -59,7 +61,7 @@ def main() -> None:
 
         grpo.silence = sft.silence = with_death  # type: ignore[attr-defined]
     lora = LoraSection(rank=4) if asked.get("lora") else None
-    model_settings = ModelSection(name=TINY_MODEL, autocast="none", lora=lora)
+    model_settings = ModelSection(name=TINY_MODEL, autocast=asked.get("autocast", "none"), lora=lora)
     run = together.on_first(lambda: RunDir.create(folder, {"name": "test"}, resume=True))
     listener = RunRecorder() if together.is_first() else CompositeListener()
     with launch.loading(section, model_settings):
@@ -67,7 +69,9 @@ def main() -> None:
     if "model" in asked:
         here = [sum(one.numel() for one in policy.parameters()), sum(pieces(policy))]
         (folder / f"loaded-{together.place()}.json").write_text(json.dumps(here))
-    engine = ScoredScript(policy, answer_when_told if asked.get("agent") else answer)
+    engine: Any = ScoredScript(policy, answer_when_told if asked.get("agent") else answer)
+    if "copy_dtype" in asked:
+        engine = LocalEngine(policy, tokenizer, copy_dtype=asked["copy_dtype"])
     tasks = [task(number) for number in range(1, 9)]
     steps = asked.get("steps", 3)
     listener.on_start(run, steps)

@@ -167,6 +167,24 @@ def test_zero3_loads_into_pieces_and_trains_as_one(alone: Callable[[str], Path],
     assert_same_training(alone("sft-kl"), tmp_path / "both")
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+@has_deepspeed
+def test_a_model_in_pieces_samples_as_a_whole_one_does(tmp_path: Path) -> None:
+    """All in bf16, as recipes have it: the sampler is a copy that one process makes of the gathered weights."""
+    load_model(TINY_MODEL).save_pretrained(tmp_path / "model")
+    bf16 = {"copy_dtype": "bfloat16", "autocast": "bfloat16"}
+    asked = {"model": str(tmp_path / "model"), **bf16, "kl_beta": 0.5, "steps": 2}
+    for folder, launch in (("alone", {}), ("both", ZERO3)):
+        done = job("grpo", tmp_path / folder, {**asked, "launch": launch}, launch.get("processes", 1))
+        assert done.returncode == 0, done.stderr[-2000:]
+    alone, both = (RunDir.open(tmp_path / folder) for folder in ("alone", "both"))
+    assert [row.token_ids for row in both.rollouts(1)] == [row.token_ids for row in alone.rollouts(1)]
+    assert both.rollout_steps() == [1, 2]
+    names = ("train/loss", "train/kl", "train/entropy")
+    assert figures(both.path, *names) == pytest.approx(figures(alone.path, *names), abs=0.05)
+
+
 def realised(**changes: Any) -> Realised:
     return Realised(**{"kind": "zero3", "processes": 4, "precision": "no", "sharded": True, **changes})
 

@@ -124,7 +124,8 @@ def figures_of_step(accelerator: Any, part: PartOfStep, tokens_here: int) -> Ite
     def reduced(sum_and_count: torch.Tensor, reduction: str = "sum") -> torch.Tensor:
         over_tokens = int(sum_and_count[1]) == tokens_here  # else over rows
         total = plain_reduce(sum_and_count[0] * part.counts, reduction=reduction)
-        return torch.stack([total, total.new_tensor((part.tokens if over_tokens else part.rows) / part.passes)])
+        whole = max(1, part.tokens if over_tokens else part.rows)
+        return torch.stack([total * part.passes / whole, torch.ones_like(total)])
 
     def padded(values: torch.Tensor) -> torch.Tensor:
         whole = accelerator.pad_across_processes(values, dim=0, pad_index=float("nan")) if values.dim() else values
