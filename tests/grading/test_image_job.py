@@ -32,6 +32,8 @@ BEGIN, END = ">>>>> begin of the tests\n", "\n>>>>> end of the tests\n"
         ("PASSED tests/test_a.py::test_x", "tests/test_a.py::test_x", PASSED),
         ("PASSED tests/test_a.py::test_x[a b-1]", "tests/test_a.py::test_x[a b-1]", PASSED),
         ("FAILED tests/test_a.py::test_x - assert 1 == 2", "tests/test_a.py::test_x", FAILED),
+        ("SUBFAILED(i=(1, 2)) tests/test_a.py::T::test_x - x != y", "tests/test_a.py::T::test_x", FAILED),
+        ("SUBFAILED[a b] (i=0) tests/test_a.py::T::test_x", "tests/test_a.py::T::test_x", FAILED),
         ("XFAIL tests/test_a.py::test_x - known", "tests/test_a.py::test_x", PASSED),
         ("SKIPPED tests/test_a.py::test_x", "tests/test_a.py::test_x", MISSING),
         ("test_x (app.tests.T) ... ok", "test_x (app.tests.T)", PASSED),

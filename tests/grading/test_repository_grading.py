@@ -8,7 +8,9 @@ from code_repair_rl.edits import diff
 from code_repair_rl.grading import Grader, Outcome, TestStatus, Verdict
 from code_repair_rl.tasks import Kind, Origin, RepositoryTests, Split, Task
 
-SUITE = """import pytest
+SUITE = """import unittest
+
+import pytest
 from shop.cart import total
 
 
@@ -43,6 +45,13 @@ def test_known_to_fail():
 def test_writes(tmp_path):
     (tmp_path / "x").write_text("x")
     assert (tmp_path / "x").read_text() == "x"
+
+
+class Pairs(unittest.TestCase):
+    def test_pairs(self):
+        for numbers in ([0, 0], [2, 3]):
+            with self.subTest(numbers=numbers):
+                self.assertEqual(total(numbers), sum(numbers))
 """
 FILES = {
     "src/shop/__init__.py": "",
@@ -89,6 +98,13 @@ def test_skipped_and_missing_are_not_passed(grader: Grader, name: str) -> None:
     verdict = grade(grader, task(("test_total", name)), GOOD)
     assert verdict.outcome is Outcome.FAILED, verdict
     assert [test.status for test in verdict.tests] == [TestStatus.PASSED, TestStatus.MISSING]
+
+
+def test_a_case_fails_with_any_of_its_subtests(grader: Grader) -> None:
+    one = task(("Pairs::test_pairs",))
+    assert grade(grader, one, GOOD).passed
+    unchanged = grade(grader, one, FILES["src/shop/cart.py"])
+    assert [test.status for test in unchanged.tests] == [TestStatus.FAILED]
 
 
 def test_breaking_what_worked_is_no_pass(grader: Grader) -> None:

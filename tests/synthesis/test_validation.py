@@ -15,10 +15,11 @@ from code_repair_rl.tasks import Kind, Origin, RepositoryTests, Split, Task
 WHOLE = "def double(x):\n    return 2 * x\n"
 FAULTY = "def double(x):\n    return 3 * x\n"
 TESTS = (
-    "from code import double\nimport os\n\nseen = []\n\n\n"
+    "from code import double\nimport os\nimport pytest\n\nseen = []\n\n\n"
     "def test_one():\n    seen.append(1)\n    assert double(1) == 2\n\n\n"
     "def test_zero():\n    assert double(0) == 0\n\n\n"
     "def test_that_needs_the_first():\n    assert seen\n\n\n"
+    "@pytest.mark.skip\ndef test_that_never_runs():\n    assert False\n\n\n"
     "def test_of_its_luck():\n    assert double(1) == 2 or os.urandom(1)[0] < 128\n"
 )
 ONE, ZERO = "tests/test_code.py::test_one", "tests/test_code.py::test_zero"
@@ -88,3 +89,8 @@ def test_where_the_known_good_tree_was_run_before_only_the_unchanged_code_runs(g
     broken = repair("broken", (ONE,)).model_copy(update={"oracle": {"small.py": "def double(x):\n    return 5\n"}})
     assert "known-good answer does not pass" in reasons([broken], grader)["broken"]
     assert reasons([broken], grader, oracle_held=True) == {}
+
+
+def test_a_test_that_never_runs_where_answers_are_graded_is_found_all_the_same(grader: Grader) -> None:
+    one = repair("never", (ONE, "tests/test_code.py::test_that_never_runs"))
+    assert "known-good answer does not pass" in reasons([one], grader, oracle_held=True)["never"]

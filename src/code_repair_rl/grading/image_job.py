@@ -44,6 +44,7 @@ _SHELL = 'exec "$(command -v bash || command -v sh)" -c "$1"'
 
 _PATTERNS = (
     re.compile(r"^(?P<status>PASSED|FAILED|ERROR|SKIPPED|XFAIL|XPASS) (?P<name>\S+(?:\[.*?\])?)(?: - .*)?$"),
+    re.compile(r"^(?P<status>SUBFAILED).*? (?P<name>\S+::\S+(?:\[.*?\])?)(?: - .*)?$"),
     re.compile(r"^(?P<name>\w+ \([\w.]+\)) \.\.\. (?P<status>ok|FAIL|ERROR|skipped\b.*|expected failure)$"),
     re.compile(r"^\s*--- (?P<status>PASS|FAIL|SKIP): (?P<name>\S+)(?: \(.*\))?$"),
     re.compile(r"^test (?P<name>\S+)(?: - .*)? \.\.\. (?P<status>ok|FAILED|ignored)$"),

@@ -40,7 +40,8 @@ _WALL_PER_CPU = 12.0
 """The clock's limit is wide: only what sleeps is ended by it, however busy the machine."""
 _BATCH = 40
 """Variants in one job: it compiles the tree once for all of them."""
-_START = "import sys; sys.path.insert(0, ''); from probe.suite import main; main()"
+_ARGV = ("python", "-s", "-S", "-c", "import sys; sys.path.insert(0, ''); from probe.suite import main; main()")
+"""Without what the interpreter below a virtual environment has installed: answers are graded without it, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +195,7 @@ class Suite:
 
     def _digest(self) -> str:
         """Of all that decides what a run finds, but the run itself."""
-        about = (self.library.source_roots, self.library.tests, _WALL_PER_CPU)
+        about = (self.library.source_roots, self.library.tests, _WALL_PER_CPU, _ARGV)
         return digest_of(about, dict(self.files), probe_files(), platform.python_version(), version("pytest"))
 
     def _findings(self, runs: Sequence[Run]) -> list[dict[str, Any]]:
@@ -216,7 +217,7 @@ class Suite:
         }
         paths = sysconfig.get_paths()
         job = Job(
-            argv=("python", "-c", _START),
+            argv=_ARGV,
             files={
                 **probe_files(),
                 **{f"tree/{path}": text for path, text in self.files.items()},

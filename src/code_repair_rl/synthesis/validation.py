@@ -11,7 +11,7 @@ from pathlib import Path
 
 from code_repair_rl.edits import EditError, parse
 from code_repair_rl.errors import MachineryFailed
-from code_repair_rl.grading import Grader, Outcome, Verdict
+from code_repair_rl.grading import Grader, Outcome, TestStatus, Verdict
 from code_repair_rl.grading.verdict import GRADER_VERSION
 from code_repair_rl.home import write_atomically
 from code_repair_rl.synthesis.journal import Journal, digest_of
@@ -49,8 +49,8 @@ def validate(
             runs anew, a repository's tests in shuffled order.
         repeat: how often everything is run; more than once finds flaky tests.
         workers: tasks at once.
-        oracle_held: the tests were run on the tree after the known-good answer before, several times: they are not
-            run on it once more.
+        oracle_held: the tests were run on the tree after the known-good answer before, several times: they are run on
+            it once more only where one does not run on the unchanged code.
         journal: what is found is kept there task by task, and what is there is not run again.
         on_done: told how many more tasks are done.
 
@@ -133,11 +133,16 @@ def _form_complaint(task: Task, grader: Grader) -> str | None:
 def _complaint(task: Task, grader: Grader, known_good: _OncePerOracle, *, anew: bool, oracle_held: bool) -> str | None:
     if task.kind is Kind.CLASSIFY or task.tests is None:  # without tests: compared, not run; nothing can fail
         return None
-    if not oracle_held:
+
+    def refused() -> str | None:
         after = task.files_after_oracle()
         good = _spoken(task, grader.grade_files_anew(task, after) if anew else known_good.verdict(task))
-        if not good.passed:
-            return f"the known-good answer does not pass ({_why(good)})"
+        return None if good.passed else f"the known-good answer does not pass ({_why(good)})"
+
+    if not oracle_held:
+        reason = refused()
+        if reason is not None:
+            return reason
     unchanged = _spoken(task, (grader.grade_files_anew if anew else grader.grade_files)(task, task.files))
     if unchanged.passed:
         return "the unchanged code passes"
@@ -145,7 +150,11 @@ def _complaint(task: Task, grader: Grader, known_good: _OncePerOracle, *, anew: 
         return f"the unchanged code fails by {unchanged.outcome} only"
     if not any(not test.visible and test.status != "passed" for test in unchanged.tests):
         return "only visible examples fail: writing their values into the code would pass"
-    return _unexpected(task, unchanged)
+    reason = _unexpected(task, unchanged)
+    # A test that did not run on the unchanged code may be one that never runs where answers are graded.
+    if reason is None and oracle_held and any(test.status is TestStatus.MISSING for test in unchanged.tests):
+        return refused()
+    return reason
 
 
 def _unexpected(task: Task, unchanged: Verdict) -> str | None:

@@ -252,17 +252,21 @@ class Reporter:
 
     @pytest.hookimpl(trylast=True)
     def pytest_runtest_logreport(self, report: Any) -> None:
-        """Setup, call and teardown of one test, one after the other; told after the last."""
+        """Setup, call and teardown of one test, one after the other; told after the last.
+
+        What has failed stays failed: a `unittest` case whose subtests fail is reported as passed after them.
+        """
         status = self._status.get(report.nodeid, "missing")
-        if report.when == "call" and report.passed:
+        if report.failed or status == "failed":
+            status = "failed"
+            if report.failed:
+                self._detail[report.nodeid] = str(report.longrepr)[-500:]
+        elif report.when == "call" and report.passed:
             status = "passed"
         elif report.skipped and hasattr(report, "wasxfail"):
             status = "xfailed"
         elif report.skipped:
             status = "skipped"
-        elif report.failed:
-            status = "failed"
-            self._detail[report.nodeid] = str(report.longrepr)[-500:]
         self._status[report.nodeid] = status
         if report.when == "teardown":
             changed = self._watch.broken()

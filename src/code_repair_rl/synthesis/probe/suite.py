@@ -191,13 +191,13 @@ class Watcher:
             self.lines[item.nodeid] = self._current
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Note the worst of a test's phases."""
-        if report.failed:
+        """Note the worst of a test's phases, as the grader does."""
+        if report.failed or self.statuses.get(report.nodeid) == "failed":
             self.statuses[report.nodeid] = "failed"
         elif report.skipped or hasattr(report, "wasxfail"):
-            self.statuses.setdefault(report.nodeid, "skipped")
+            self.statuses[report.nodeid] = "skipped"
         elif report.when == "call":
-            self.statuses.setdefault(report.nodeid, "passed")
+            self.statuses[report.nodeid] = "passed"
 
     def _enter(self, frame: FrameType, event: str, argument: Any) -> Any:
         name = frame.f_code.co_filename
