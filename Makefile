@@ -30,6 +30,7 @@ test: fetched  ## The everyday test suite (under 15 minutes on two cores).
 	$(BIN)/python -m pytest $(ARGS)
 
 slow: fetched  ## The tests that take longer than the everyday suite allows.
+	$(BIN)/python -m pip install -qq --constraint constraints.txt --editable '.[deepspeed,ray]'
 	$(BIN)/python scripts/install_agents.py
 	$(BIN)/python -m pytest -m slow $(ARGS)
 

@@ -38,6 +38,7 @@ from code_repair_rl.training.speedups import speedup_settings
 
 PLAIN = ModelSection(autocast="none")
 DDP = {"kind": "ddp", "processes": 2}
+ZERO2 = {"kind": "zero2", "processes": 2}
 ZERO3 = {"kind": "zero3", "processes": 2}
 has_deepspeed = pytest.mark.skipif(importlib.util.find_spec("deepspeed") is None, reason="needs the extra deepspeed")
 
@@ -111,8 +112,14 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
 
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
-@pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("launch", [DDP, pytest.param(ZERO3, marks=has_deepspeed)], ids=["ddp", "zero3"])
+@pytest.mark.parametrize(
+    ("launch", "case"),
+    [
+        *(pytest.param(DDP, case, id=f"ddp-{case}") for case in CASES),
+        *(pytest.param(ZERO2, case, id=f"zero2-{case}", marks=has_deepspeed) for case in ("sft", "grpo", "grpo-kl")),
+        *(pytest.param(ZERO3, case, id=f"zero3-{case}", marks=has_deepspeed) for case in CASES),
+    ],
+)
 def test_two_processes_train_as_one(
     case: str, launch: dict[str, Any], alone: Callable[[str], Path], tmp_path: Path
 ) -> None:

@@ -143,7 +143,9 @@ def trainer_settings(section: LaunchSection, model: ModelSection) -> dict[str, A
 
 
 def _deepspeed(section: LaunchSection, model: ModelSection) -> dict[str, Any]:
-    zero: dict[str, Any] = {"stage": int(section.kind[-1]), "contiguous_gradients": True}
+    # ZeRO-2 makes its contiguous buffer at the first gradient, and fails on a micro-batch that has none: those of
+    # groups without variance.
+    zero: dict[str, Any] = {"stage": int(section.kind[-1]), "contiguous_gradients": section.kind == "zero3"}
     if section.kind == "zero3":
         zero["stage3_gather_16bit_weights_on_model_save"] = True
     if section.offload != "none":
@@ -264,7 +266,9 @@ def save_whole(trainer: Trainer, tokenizer: PreTrainedTokenizerBase, destination
     """Write the consolidated weights (or the adapter) and the tokenizer, whole or not at all; all processes call it."""
     several = together.processes() > 1
     model: Any = trainer.accelerator.unwrap_model(trainer.model_wrapped) if several else trainer.model
-    state = trainer.accelerator.get_state_dict(trainer.model_wrapped) if several else None
+    # Gathered only where no process has all: what accelerate gathers of whole weights holds tied ones twice.
+    pieces = together.shares_out_weights(trainer)
+    state = trainer.accelerator.get_state_dict(trainer.model_wrapped) if pieces else None
 
     def write() -> None:
         with built_atomically(destination) as scratch:
