@@ -82,6 +82,22 @@ def test_a_node_that_dies_takes_no_verdict_with_it(cluster: Any) -> None:
     )
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_tasks_are_validated_by_many_threads_on_all_nodes(cluster: Any) -> None:
+    from code_repair_rl.grading.ray_grader import RayGrader
+    from code_repair_rl.synthesis import validate
+
+    good = [function_task().model_copy(update={"task_id": f"good/{number}"}) for number in range(12)]
+    bad = function_task().model_copy(update={"task_id": "bad", "oracle": {"mean.py": f"{BAD}# changed\n"}})
+    with RayGrader(workers=1) as grader:
+        assert grader.at_once == 2 * grader.nodes
+        kept, refused = validate([*good, bad], grader, workers=grader.at_once)
+    assert kept == good
+    assert [one.task for one in refused] == [bad]
+    assert "known-good answer does not pass" in refused[0].reason
+
+
 def timed(grader: Grader, answers: list[tuple[Any, str]]) -> tuple[list[Any], float]:
     """The verdicts, and how many a second."""
     begun = time.perf_counter()

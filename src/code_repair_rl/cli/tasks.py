@@ -15,6 +15,7 @@ from code_repair_rl.cli.batch_progress import step_progress
 from code_repair_rl.errors import BadInput
 
 if TYPE_CHECKING:
+    from code_repair_rl.grading import Grader
     from code_repair_rl.synthesis import BuildReport
     from code_repair_rl.tasks import HintLevel, Task
 
@@ -203,6 +204,9 @@ def validate_tasks(
     quarantine: bool = typer.Option(False, "--quarantine", help="Move what does not hold out of the file."),
     backend: str = _BACKEND,
     workers: int = _WORKERS,
+    ray: str | None = typer.Option(
+        None, "--ray", help="Address of a Ray cluster (auto, ray://…) whose nodes run it, --workers jobs on each."
+    ),
     as_json: bool = _JSON,
 ) -> None:
     """Check every task: its known-good answer passes, the unchanged code fails. Exit code 1 where one does not hold.
@@ -211,7 +215,6 @@ def validate_tasks(
     """
     import random
 
-    from code_repair_rl.grading import Grader
     from code_repair_rl.home import home
     from code_repair_rl.synthesis import quarantine_of, validate, write_quarantine
     from code_repair_rl.synthesis.journal import Journal, digest_of
@@ -224,7 +227,7 @@ def validate_tasks(
     if sample is not None:
         tasks = random.Random(f"validate/{seed}").sample(tasks, min(sample, len(tasks)))
     journal = Journal(home() / "validation" / f"{path.stem}-{digest_of(str(path.resolve()), repeat)[:16]}.jsonl")
-    with step_progress() as report, Grader(backend=backend, workers=workers) as grader:
+    with step_progress() as report, _grader(backend, workers, ray) as grader:
         done = 0
 
         def on_done(more: int) -> None:
@@ -232,7 +235,7 @@ def validate_tasks(
             done += more
             report("validating", done, len(tasks))
 
-        kept, bad = validate(tasks, grader, repeat=repeat, workers=workers, journal=journal, on_done=on_done)
+        kept, bad = validate(tasks, grader, repeat=repeat, workers=grader.at_once, journal=journal, on_done=on_done)
     if quarantine and bad:
         write_quarantine(quarantine_of(path), bad)
         write_tasks(path, kept)
@@ -250,6 +253,16 @@ def validate_tasks(
             console.print(table, markup=False)
     if bad:
         raise typer.Exit(1)
+
+
+def _grader(backend: str, workers: int, ray: str | None) -> Grader:
+    from code_repair_rl.grading import Grader
+
+    if ray is None:
+        return Grader(backend=backend, workers=workers)
+    from code_repair_rl.grading.ray_grader import RayGrader
+
+    return RayGrader(ray, backend, workers)
 
 
 @tasks_app.command("stats")

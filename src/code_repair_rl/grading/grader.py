@@ -93,6 +93,11 @@ class Grader:
         """The tier that verdicts are stamped with."""
         return self._sandbox.isolation
 
+    @property
+    def at_once(self) -> int:
+        """Threads that keep it busy when each asks for one answer at a time."""
+        return self._workers
+
     def close(self) -> None:
         """End all jails. The grader may be used again; they are then started anew."""
         for worker in self._all:

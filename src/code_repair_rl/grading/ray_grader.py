@@ -8,7 +8,7 @@ what its sandbox needs; paths that tasks name (installed packages) must be the s
 from __future__ import annotations
 
 import threading
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,10 +22,26 @@ _DEATHS_OF_ONE_ANSWER = 3
 """After so many workers died under it, an answer gets no verdict instead of another worker."""
 _DEATHS_OF_ONE_NODE = 3
 """After so many of its workers died, a node that is still there is not used any more."""
-_WAIT_SECONDS = 5.0
+_WAIT_SECONDS = 0.2
+"""For something to be done, before what came in meanwhile is handed out."""
 
 _Job = tuple[str, Task, Any]
 """A method of `Grader`, and its arguments."""
+
+
+@dataclass(slots=True, eq=False)
+class _Ticket:
+    """A job that somebody waits for."""
+
+    job: _Job
+    deaths: int = 0
+    """Workers that died under it."""
+    verdict: Verdict | None = None
+    error: BaseException | None = None
+
+    @property
+    def is_done(self) -> bool:
+        return self.verdict is not None or self.error is not None
 
 
 @dataclass(slots=True)
@@ -35,12 +51,14 @@ class _Node:
     node_id: str
     actor: Any
     deaths: int = 0
-    pending: dict[Any, int] = field(default_factory=dict)
-    """Reference to the place of the answer that it is grading."""
+    pending: dict[Any, _Ticket] = field(default_factory=dict)
+    """Reference to what it is grading."""
 
 
 class RayGrader(Grader):
     """A `Grader` whose jails are on every node of a Ray cluster, and none in this process.
+
+    Any number of threads may ask at once: what they ask for is handed out together.
 
     Args:
         address: of the cluster (`auto` for the one that this machine belongs to); None uses the one connected to.
@@ -57,7 +75,9 @@ class RayGrader(Grader):
             raise BadInput(f"a grader needs at least one worker, not {workers}", where="workers")
         self._ray = _ray()
         self._backend, self._workers = backend, workers
-        self._busy = threading.Lock()
+        self._changed = threading.Condition()
+        self._leading = False
+        self._waiting: deque[_Ticket] = deque()
         self._connect(address)
         self._nodes: dict[str, _Node] = {}
         self._given_up: set[str] = set()
@@ -72,6 +92,11 @@ class RayGrader(Grader):
     def nodes(self) -> int:
         """How many nodes grade."""
         return len(self._nodes)
+
+    @property
+    def at_once(self) -> int:
+        """See `Grader.at_once`; each node has as many again waiting as it grades."""
+        return 2 * self._workers * len(self._nodes)
 
     def close(self) -> None:
         """End all workers; the cluster is left as it is."""
@@ -106,50 +131,60 @@ class RayGrader(Grader):
         return self._run([("grade", task, text) for task, text in answers], progress)
 
     def _run(self, jobs: Sequence[_Job], progress: Callable[[int], None] | None = None) -> list[Verdict]:
-        # One caller at a time: the nodes' books are kept here.
-        with self._busy:
-            try:
-                return self._run_alone(jobs, progress)
-            except BaseException:
-                # Ctrl-C, or an error of ours: what runs is dropped with its worker; the next call starts fresh ones.
-                self.close()
-                raise
-
-    def _run_alone(self, jobs: Sequence[_Job], progress: Callable[[int], None] | None) -> list[Verdict]:
-        verdicts: dict[int, Verdict] = {}
-        waiting = deque(range(len(jobs)))
-        deaths: Counter[int] = Counter()
-        while len(verdicts) < len(jobs):
-            self._hand_out(waiting, jobs)
-            lost = self._gather(verdicts)
-            for place in lost:
-                deaths[place] += 1
-                if deaths[place] >= _DEATHS_OF_ONE_ANSWER:
-                    why = f"{deaths[place]} workers died while they graded it"
-                    verdicts[place] = Verdict(Outcome.NO_VERDICT, evidence=(why,), isolation=self.isolation)
+        tickets = left = [_Ticket(job) for job in jobs]
+        self._waiting.extend(tickets)
+        while left:
+            # One caller at a time keeps the nodes' books, for all; the others wait for news.
+            with self._changed:
+                leads = not self._leading
+                if leads:
+                    self._leading = True
                 else:
-                    waiting.appendleft(place)
+                    self._changed.wait(_WAIT_SECONDS)
+            if leads:
+                self._lead()
+            left = [ticket for ticket in left if not ticket.is_done]
             if progress is not None:
-                progress(len(verdicts))
-        return [verdicts[place] for place in range(len(jobs))]
+                progress(len(tickets) - len(left))
+        for ticket in tickets:
+            if ticket.error is not None:
+                raise ticket.error
+        return [ticket.verdict for ticket in tickets if ticket.verdict is not None]
 
-    def _hand_out(self, waiting: deque[int], jobs: Sequence[_Job]) -> None:
+    def _lead(self) -> None:
+        """Hand out what waits, and take in what is done."""
+        try:
+            self._hand_out()
+            self._gather()
+        except BaseException as error:
+            # Ctrl-C, or an error of ours: what runs is dropped with its worker; the next call starts fresh ones.
+            running = [ticket for node in self._nodes.values() for ticket in node.pending.values()]
+            self.close()
+            for ticket in [*running, *self._waiting]:
+                ticket.error = error
+            self._waiting.clear()
+            raise
+        finally:
+            with self._changed:
+                self._leading = False
+                self._changed.notify_all()
+
+    def _hand_out(self) -> None:
         """Give every node as much as it grades at once, and as much again so that it never waits for us."""
-        if waiting and not self._nodes:
+        if self._waiting and not self._nodes:
             self._find_nodes()
         for node in self._nodes.values():
-            while waiting and len(node.pending) < 2 * self._workers:
-                place = waiting.popleft()
-                node.pending[node.actor.run.remote(*jobs[place])] = place
+            while self._waiting and len(node.pending) < 2 * self._workers:
+                ticket = self._waiting.popleft()
+                node.pending[node.actor.run.remote(*ticket.job)] = ticket
 
-    def _gather(self, verdicts: dict[int, Verdict]) -> list[int]:
-        """Take in what is done; the places of answers that were lost with their worker."""
+    def _gather(self) -> None:
+        """Take in what is done; what was lost with its worker waits again."""
         owner = {reference: node for node in self._nodes.values() for reference in node.pending}
         if not owner:
-            return []
+            return
         done, _ = self._ray.wait(list(owner), num_returns=1, timeout=_WAIT_SECONDS)
         more, _ = self._ray.wait(list(owner), num_returns=len(owner), timeout=0)
-        lost: list[int] = []
         for reference in dict.fromkeys([*done, *more]):
             node = owner[reference]
             if reference not in node.pending:  # lost with its node a moment ago
@@ -157,14 +192,23 @@ class RayGrader(Grader):
             try:
                 verdict: Verdict = self._ray.get(reference)
             except self._ray.exceptions.RayActorError:
-                lost += node.pending.values()
+                lost = list(node.pending.values())
                 node.pending.clear()
                 self._replace(node)
+                for ticket in lost:
+                    self._take_back(ticket)
             except self._ray.exceptions.RayTaskError as error:
                 raise _as_ours(error) from error
             else:
-                verdicts.setdefault(node.pending.pop(reference), verdict)
-        return lost
+                node.pending.pop(reference).verdict = verdict
+
+    def _take_back(self, ticket: _Ticket) -> None:
+        ticket.deaths += 1
+        if ticket.deaths < _DEATHS_OF_ONE_ANSWER:
+            self._waiting.appendleft(ticket)
+            return
+        why = f"{ticket.deaths} workers died while they graded it"
+        ticket.verdict = Verdict(Outcome.NO_VERDICT, evidence=(why,), isolation=self.isolation)
 
     def _replace(self, node: _Node) -> None:
         """A new worker where the node still lives; else go on without it."""
