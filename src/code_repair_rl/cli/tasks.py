@@ -15,7 +15,6 @@ from code_repair_rl.cli.batch_progress import step_progress
 from code_repair_rl.errors import BadInput
 
 if TYPE_CHECKING:
-    from code_repair_rl.grading import Grader
     from code_repair_rl.synthesis import BuildReport
     from code_repair_rl.tasks import HintLevel, Task
 
@@ -216,6 +215,8 @@ def validate_tasks(
     import random
 
     from code_repair_rl.home import home
+    from code_repair_rl.pipelines.parts import grader_of
+    from code_repair_rl.recipes import SandboxSection
     from code_repair_rl.synthesis import quarantine_of, validate, write_quarantine
     from code_repair_rl.synthesis.journal import Journal, digest_of
     from code_repair_rl.tasks import load_tasks, task_file, write_tasks
@@ -227,7 +228,8 @@ def validate_tasks(
     if sample is not None:
         tasks = random.Random(f"validate/{seed}").sample(tasks, min(sample, len(tasks)))
     journal = Journal(home() / "validation" / f"{path.stem}-{digest_of(str(path.resolve()), repeat)[:16]}.jsonl")
-    with step_progress() as report, _grader(backend, workers, ray) as grader:
+    sandbox = SandboxSection(backend=backend, workers=workers, ray=ray)
+    with step_progress() as report, grader_of(sandbox) as grader:
         done = 0
 
         def on_done(more: int) -> None:
@@ -253,16 +255,6 @@ def validate_tasks(
             console.print(table, markup=False)
     if bad:
         raise typer.Exit(1)
-
-
-def _grader(backend: str, workers: int, ray: str | None) -> Grader:
-    from code_repair_rl.grading import Grader
-
-    if ray is None:
-        return Grader(backend=backend, workers=workers)
-    from code_repair_rl.grading.ray_grader import RayGrader
-
-    return RayGrader(ray, backend, workers)
 
 
 @tasks_app.command("stats")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import sys
+from typing import Any
 
 _M_MMAP_THRESHOLD = -3
 """glibc's number for the option, from its malloc.h."""
@@ -33,9 +34,7 @@ def _map_large_blocks() -> None:
     between small things that live long: a step of reinforcement that needs 4 GB came to hold 6. A fresh mapping costs
     page faults, some per cent of a step.
     """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    if mallopt is not None:
-        mallopt(_M_MMAP_THRESHOLD, _MAPPED_BYTES)
+    _glibc("mallopt", _M_MMAP_THRESHOLD, _MAPPED_BYTES)
 
 
 def trim_heap() -> None:
@@ -44,10 +43,14 @@ def trim_heap() -> None:
     Freed tensors of changing sizes leave a heap full of holes: fine-tuning grew from 4 to 7 GB over twenty steps, and
     the next stage allocated its own on top.
     """
-    if sys.platform == "linux":
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # musl has none
-        if trim is not None:
-            trim(0)
+    _glibc("malloc_trim", 0)
+
+
+def _glibc(name: str, *arguments: int) -> None:
+    """Call a function of the C library that only glibc has (musl does not)."""
+    function: Any = getattr(ctypes.CDLL(None), name, None) if sys.platform == "linux" else None
+    if function is not None:
+        function(*arguments)
 
 
 def release_memory() -> None:

@@ -103,7 +103,7 @@ def measured_once(recipe: Recipe, name: str, run: RunDir, tasks: Sequence[Task])
         return Forgetting(**json.loads(path.read_text(encoding="utf-8")))
     section = recipe.evaluation
     sampling = Sampling(section.temperature, section.max_new_tokens, derived_seed(section.seed, "forgetting"))
-    with grader_of(recipe) as grader:
+    with grader_of(recipe.sandbox) as grader:
         found = measure(load(recipe), grader, tasks, samples=section.samples, sampling=sampling)
     path.parent.mkdir(exist_ok=True)
     write_atomically(path, json.dumps(asdict(found)) + "\n")

@@ -44,7 +44,7 @@ def run_evaluation(
     section = recipe.evaluation
     tasks = evaluation_tasks(recipe)
     loaded = load(recipe)
-    with grader_of(recipe) as grader:
+    with grader_of(recipe.sandbox) as grader:
         result = evaluate(
             loaded.engine,
             tasks,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from code_repair_rl.errors import BadInput
 from code_repair_rl.grading import Grader
-from code_repair_rl.recipes import AgentSection, Recipe
+from code_repair_rl.recipes import AgentSection, Recipe, SandboxSection
 from code_repair_rl.rewards import Reward, RewardWeights
 from code_repair_rl.rollouts import Engine
 from code_repair_rl.rollouts.agent import Agent
@@ -129,13 +129,13 @@ def agent_of(section: AgentSection | None) -> Agent | None:
     )
 
 
-def grader_of(recipe: Recipe) -> Grader:
-    """The grader that the recipe asks for."""
-    if recipe.sandbox.ray is not None:
+def grader_of(section: SandboxSection) -> Grader:
+    """The grader that a recipe with this section asks for."""
+    if section.ray is not None:
         from code_repair_rl.grading.ray_grader import RayGrader
 
-        return RayGrader(recipe.sandbox.ray, recipe.sandbox.backend, recipe.sandbox.workers)
-    return Grader(backend=recipe.sandbox.backend, workers=recipe.sandbox.workers)
+        return RayGrader(section.ray, section.backend, section.workers)
+    return Grader(backend=section.backend, workers=section.workers)
 
 
 def reward_of(recipe: Recipe) -> Reward:

@@ -47,7 +47,7 @@ def run_sft(recipe: Recipe, folder: Path, listener: RunListener, *, validated_ti
     with _recorded(run, listener, recipe.sft.steps) as listener:
         loaded = _loaded(recipe)
         found = _sft_examples(recipe, loaded, listener)
-        with grader_of(recipe) as grader:
+        with grader_of(recipe.sandbox) as grader:
             validator = Validator(recipe, loaded.engine, grader, listener) if validated_times else None
             return train_sft(
                 loaded.model,
@@ -115,7 +115,7 @@ def run_grpo(recipe: Recipe, folder: Path, listener: RunListener) -> Path:
     from code_repair_rl.training.task_stream import TaskStream
 
     settings = recipe.grpo
-    with _recorded(run, listener, settings.steps) as listener, grader_of(recipe) as grader:
+    with _recorded(run, listener, settings.steps) as listener, grader_of(recipe.sandbox) as grader:
         loaded = _loaded(recipe)
         collector = Collector(
             engine=loaded.engine,

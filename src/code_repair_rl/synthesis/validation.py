@@ -135,8 +135,8 @@ def _complaint(task: Task, grader: Grader, known_good: _OncePerOracle, *, anew: 
         return None
 
     def refused() -> str | None:
-        after = task.files_after_oracle()
-        good = _spoken(task, grader.grade_files_anew(task, after) if anew else known_good.verdict(task))
+        verdict = grader.grade_files_anew(task, task.files_after_oracle()) if anew else known_good.verdict(task)
+        good = _spoken(task, verdict)
         return None if good.passed else f"the known-good answer does not pass ({_why(good)})"
 
     if not oracle_held:

@@ -18,6 +18,7 @@ What this does not do: a moving reference under ZeRO-3, and copies of weights un
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
@@ -96,14 +97,8 @@ def _trained(model: nn.Module) -> dict[str, nn.Parameter]:
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
-class _AdaptersOff:
-    def __init__(self, model: Any) -> None:
-        self._model = model
-
-    @contextmanager
-    def in_place(self) -> Iterator[None]:
-        with self._model.disable_adapter():
-            yield
+class _Fixed:
+    """What stays where it is, and needs nothing of a checkpoint."""
 
     def follow(self) -> None:
         return
@@ -115,11 +110,10 @@ class _AdaptersOff:
         return
 
 
-class _Copy:
-    def __init__(self, policy: Mapping[str, Tensor], rate: float) -> None:
-        self._policy = dict(policy)
-        self._rate = rate
-        self._copy = {name: weight.detach().clone() for name, weight in self._policy.items()}
+class _Exchanged(ABC):
+    """Weights of its own take the policy's places."""
+
+    _policy: Mapping[str, Tensor]
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
@@ -129,6 +123,27 @@ class _Copy:
                 yield
         finally:
             self._exchange()
+
+    @abstractmethod
+    def _exchange(self) -> None:
+        """Weights here and there change places."""
+
+
+class _AdaptersOff(_Fixed):
+    def __init__(self, model: Any) -> None:
+        self._model = model
+
+    @contextmanager
+    def in_place(self) -> Iterator[None]:
+        with self._model.disable_adapter():
+            yield
+
+
+class _Copy(_Exchanged):
+    def __init__(self, policy: Mapping[str, Tensor], rate: float) -> None:
+        self._policy = dict(policy)
+        self._rate = rate
+        self._copy = {name: weight.detach().clone() for name, weight in self._policy.items()}
 
     def _exchange(self) -> None:
         for name, weight in self._policy.items():
@@ -149,8 +164,8 @@ class _Copy:
                 self._copy[name].copy_(weight)
 
 
-class _Pieces:
-    """A copy of this process's pieces of weights that ZeRO-3 shares out."""
+class _Pieces(_Fixed, _Exchanged):
+    """A copy of this process's pieces of weights that ZeRO-3 shares out. Every process must open it."""
 
     def __init__(self, policy: Mapping[str, nn.Parameter], engine: Callable[[], Any]) -> None:
         """Copy the weights as they are.
@@ -167,31 +182,12 @@ class _Pieces:
             for name, one in self._policy.items()
         }
 
-    @contextmanager
-    def in_place(self) -> Iterator[None]:
-        """See `Reference.in_place`; every process must open it."""
-        self._exchange()
-        try:
-            with _nothing_remembered(next(iter(self._policy.values())).device.type):
-                yield
-        finally:
-            self._exchange()
-
     def _exchange(self) -> None:
         # What is whole at the moment (small weights stay so between uses) is let go, and gathered from pieces anew.
         self._engine().optimizer.parameter_offload.partition_all_parameters()
         for name, weight in self._policy.items():
             piece = weight.ds_tensor
             piece.data, self._copy[name] = _piece_like(self._copy[name], piece), piece.data
-
-    def follow(self) -> None:
-        return
-
-    def state(self) -> dict[str, Tensor]:
-        return {}
-
-    def restore(self, state: Mapping[str, Tensor]) -> None:
-        return
 
 
 def _piece_like(weight: Tensor, piece: Tensor) -> Tensor:
