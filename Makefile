@@ -49,7 +49,9 @@ study: $(STAMP)  ## The study behind docs/results.md: which reward teaches repai
 	$(BIN)/python scripts/keep_result.py
 
 claim: $(STAMP)  ## The claim behind the README: base, SFT, GRPO and a control of equal time, for every seed (hours).
-	for seed in $(SEEDS); do $(BIN)/crrl demo recipe=cpu-hour seed=$$seed run=runs/cpu-hour-$$seed $(ARGS) || exit 1; done
+	base=; for seed in $(SEEDS); do \
+	  $(BIN)/crrl demo recipe=cpu-hour seed=$$seed run=runs/cpu-hour-$$seed $$base $(ARGS) || exit 1; \
+	  base="--base-of runs/cpu-hour-$$seed"; done
 	$(BIN)/crrl compare $(call each_seed,sft) $(call each_seed,grpo)
 	$(BIN)/crrl compare $(call each_seed,control) $(call each_seed,grpo)
 

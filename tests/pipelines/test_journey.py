@@ -82,6 +82,26 @@ def test_what_is_finished_is_shown_and_not_done_again(task_file: Path, tmp_path:
     assert (tmp_path / "run" / "grpo" / "metrics.jsonl").read_bytes() == metrics
 
 
+def test_another_seed_takes_over_what_does_not_depend_on_it(task_file: Path, tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run_journey(miniature(task_file, TINY_MODEL), tmp_path / "first", Log("sft"))
+    log = Log("sft")
+    with pytest.raises(KeyboardInterrupt):
+        run_journey(miniature(task_file, TINY_MODEL, ["seed=1"]), tmp_path / "second", log, base_of=tmp_path / "first")
+    first, second = (RunDir.open(tmp_path / name) for name in ("first", "second"))
+    assert second.read_eval("base") == first.read_eval("base")
+    samples = [sorted(one.name for one in run.eval_samples_path("base").iterdir()) for run in (first, second)]
+    assert samples[0] == samples[1] != []
+
+
+def test_a_base_that_was_asked_something_else_is_not_taken_over(task_file: Path, tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run_journey(miniature(task_file, TINY_MODEL), tmp_path / "first", Log("sft"))
+    other = miniature(task_file, TINY_MODEL, ["evaluation.samples=1"])
+    with pytest.raises(BadInput, match=r"different: evaluation\.samples"):
+        run_journey(other, tmp_path / "second", Log(), base_of=tmp_path / "first")
+
+
 def test_another_recipe_in_the_same_place_is_refused(task_file: Path, tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         run_journey(miniature(task_file, TINY_MODEL), tmp_path / "run", Log("eval base"))

@@ -10,7 +10,7 @@ from transformers.models.gemma2 import Gemma2Config, Gemma2ForCausalLM
 
 from code_repair_rl.errors import BadInput
 from code_repair_rl.models import tiny_model, tiny_tokenizer
-from code_repair_rl.rollouts import FinishReason, Sampling
+from code_repair_rl.rollouts import FinishReason, Sampling, decoding
 from code_repair_rl.rollouts.local import LocalEngine
 
 _SMALL = {
@@ -69,6 +69,53 @@ def test_the_packed_loop_draws_what_the_plain_loop_draws(model, tokenizer, promp
     packed = LocalEngine(model, tokenizer, packed=True).generate(prompts, completions_per_prompt=5, sampling=sampling)
     plain = LocalEngine(model, tokenizer, packed=False).generate(prompts, completions_per_prompt=5, sampling=sampling)
     assert _ids(packed) == _ids(plain)
+
+
+@settings(max_examples=15)
+@given(
+    temperature=st.sampled_from([0.05, 0.3, 0.6]),
+    count=st.integers(2, 9),
+    max_rows=st.integers(9, 20),
+    seed=st.integers(0, 100),
+)
+def test_rows_that_share_what_they_have_drawn_draw_as_if_each_were_alone(
+    model, tokenizer, prompts, temperature, count, max_rows, seed
+):
+    """Low temperatures let rows go together for long; few places let parting ones take those of ended ones.
+
+    A number that falls on the edge between two tokens may be rounded to either, hence not all are the same.
+    """
+    sampling = Sampling(temperature=temperature, max_new_tokens=40, seed=seed)
+    shared, alone = (
+        [
+            answer
+            for group in LocalEngine(model, tokenizer, packed=packed, max_rows=max_rows).generate(
+                prompts * 2, completions_per_prompt=count, sampling=sampling
+            )
+            for answer in group
+        ]
+        for packed in (True, False)
+    )
+    same = sum(mine.token_ids == theirs.token_ids for mine, theirs in zip(shared, alone, strict=True))
+    assert same >= 0.8 * len(alone)
+    for answer in shared:
+        gap = _teacher_forced(model, answer, temperature) - torch.tensor(answer.logprobs)
+        assert gap.abs().max() <= 1e-4 / temperature
+
+
+def test_rows_that_draw_the_same_are_computed_once(model, tokenizer, prompts, monkeypatch):
+    computed = []
+    forward = decoding.packed_forward
+
+    def watched(model, layout, token_ids, *rest, **named):
+        computed.append(len(token_ids))
+        return forward(model, layout, token_ids, *rest, **named)
+
+    monkeypatch.setattr(decoding, "packed_forward", watched)
+    greedy = Sampling(temperature=0.0, max_new_tokens=10)
+    [group] = LocalEngine(model, tokenizer).generate(prompts[:1], completions_per_prompt=8, sampling=greedy)
+    assert len({answer.token_ids for answer in group}) == 1
+    assert computed == [len(prompts[0])] + [1] * (len(group[0].token_ids) - 1)
 
 
 def test_answers_stop_at_the_stop_token_or_the_limit(model, tokenizer, prompts):

@@ -9,6 +9,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import MistralConfig, MistralForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
 from code_repair_rl.models import embedded_model_folder, load_model, tiny_model
+from code_repair_rl.training import shared_prefix
 from code_repair_rl.training.reference import reference_of
 from code_repair_rl.training.shared_prefix import completion_logprobs, plain_logprobs
 from code_repair_rl.training.token_logprobs import TokenLogprobHead
@@ -73,6 +74,44 @@ def _assert_equal(model, prompts, groups):
 )
 def test_loss_and_gradients_are_those_of_the_plain_way(shape, seed):
     _assert_equal(tiny_model(seed=seed % 3), *_batch(shape, seed))
+
+
+@settings(max_examples=25)
+@given(
+    answers=st.lists(
+        st.lists(st.lists(st.integers(3, 4), max_size=12), min_size=1, max_size=6), min_size=1, max_size=3
+    ).filter(lambda groups: any(map(len, (answer for group in groups for answer in group)))),
+    least_block=st.integers(1, 20),
+    seed=st.integers(0, 2),
+)
+def test_answers_that_begin_alike_get_the_same_loss_and_gradients(answers, least_block, seed):
+    """Of two tokens only, so that most beginnings are shared, and in blocks of any size."""
+    prompts, _ = _batch([(2, []) for _ in answers], seed)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shared_prefix, "_LEAST_BLOCK", least_block)
+        _assert_equal(tiny_model(seed=seed), prompts, answers)
+
+
+def test_what_answers_share_is_computed_once(monkeypatch):
+    computed = []
+    forward = shared_prefix.packed_forward
+
+    def watched(model, layout, token_ids, *rest, **named):
+        computed.append(len(token_ids))
+        return forward(model, layout, token_ids, *rest, **named)
+
+    monkeypatch.setattr(shared_prefix, "packed_forward", watched)
+    completion_logprobs(tiny_model(), [[5, 6, 7]], [[[8, 9, 10, 11], [8, 9, 10, 12], [8, 9, 10, 11], [8, 13, 14]]])
+    assert computed == [3 + 4]  # 8, 8 9, 8 9 10, 8 13: last tokens predict nothing
+
+
+def test_a_token_may_be_wanted_of_one_answer_and_not_of_another_that_begins_alike():
+    answers, wanted = [[[8, 9, 10], [8, 9, 11]]], [[[True, True, True], [False, True, True]]]
+    found, plain = (
+        way(tiny_model(), [[5, 6]], answers, wanted=wanted).logprobs for way in (completion_logprobs, plain_logprobs)
+    )
+    assert torch.allclose(found, plain, atol=1e-4)
+    assert found[1, 0] == 0 != found[0, 0]
 
 
 def test_many_long_completions_go_in_several_blocks():

@@ -24,6 +24,9 @@ def add_to(app: typer.Typer) -> None:
         unsafe_local: bool = typer.Option(
             False, "--unsafe-local", help="Run model-written code WITHOUT isolation; every result is stamped so."
         ),
+        base_of: Path | None = typer.Option(
+            None, "--base-of", help="Take the base model's evaluation from this run, made with another training seed."
+        ),
     ) -> None:
         """Teach a small real model to repair code, on this machine's CPU, and show what it learned.
 
@@ -46,7 +49,7 @@ def add_to(app: typer.Typer) -> None:
         if fresh:
             start_anew(folder)
         with ConsoleWatcher(Console(stderr=True, highlight=False), recipe) as watcher:
-            outcome = run_journey(recipe, folder, watcher)
+            outcome = run_journey(recipe, folder, watcher, base_of=base_of)
         show(outcome, Console(highlight=False))
 
 

@@ -17,6 +17,7 @@ from code_repair_rl.pipelines.judging import run_evaluation
 from code_repair_rl.pipelines.stages import control_recipe, run_grpo, run_sft, starting_from
 from code_repair_rl.recipes import Recipe
 from code_repair_rl.runs import RunDir, RunListener
+from code_repair_rl.runs.directory import changed_keys
 from code_repair_rl.tasks import load_tasks
 
 if TYPE_CHECKING:
@@ -59,22 +60,27 @@ class Watcher:
         """An evaluation has got this far."""
 
 
-def run_journey(recipe: Recipe, folder: Path, watcher: Watcher) -> Outcome:
+def run_journey(recipe: Recipe, folder: Path, watcher: Watcher, *, base_of: Path | None = None) -> Outcome:
     """Do what of the journey is not done yet, and report.
 
     Args:
         recipe: of all stages.
         folder: the journey's run directory.
         watcher: told of every stage.
+        base_of: a journey (of another training seed) that has judged the same base model on the same tasks already:
+            its evaluation is taken over.
 
     Raises:
-        BadInput: `folder` holds a journey of another recipe.
+        BadInput: `folder` holds a journey of another recipe, or `base_of` one that asked something else.
         MachineryFailed: something of ours failed; run again to go on.
     """
     from code_repair_rl.evaluation import compare
     from code_repair_rl.reporting import write_report
 
+    other = None if base_of is None else _judging_the_same_base(recipe, RunDir.open(base_of))
     run = RunDir.create(folder, recipe.model_dump(mode="json"), resume=True)
+    if other is not None:
+        run.adopt_eval("base", other)
     prepare(recipe, watcher)
     results = {"base": _evaluated(recipe, "base", run, watcher)}
 
@@ -102,6 +108,23 @@ def run_journey(recipe: Recipe, folder: Path, watcher: Watcher) -> Outcome:
     comparisons = [compare(results[rival], results["grpo"]) for rival in rivals]
     watcher.stage(Stage("report", "Report"))
     return Outcome(results, comparisons, write_report(stages, run.report_path))
+
+
+_DECIDES_THE_BASE = ("model", "tasks", "evaluation", "agent", "sandbox", "threads")
+"""The parts of a recipe on which the base model's evaluation depends."""
+
+
+def _judging_the_same_base(recipe: Recipe, other: RunDir) -> RunDir:
+    ours, theirs = recipe.model_dump(mode="json"), other.recipe()
+    asked, was_asked = ({key: one.get(key) for key in _DECIDES_THE_BASE} for one in (ours, theirs))
+    changed = changed_keys(asked, was_asked)
+    if changed:
+        raise BadInput(
+            f"that run judged its base model otherwise; different: {', '.join(changed)}",
+            where=str(other.recipe_path),
+            mend="name a run of the same recipe, or leave --base-of out",
+        )
+    return other
 
 
 def start_anew(folder: Path) -> None:

@@ -292,6 +292,21 @@ class RunDir:
         """Write `eval/NAME.json`."""
         _write_json(self.eval_path(name), result)
 
+    def adopt_eval(self, name: str, other: RunDir) -> None:
+        """Take over another run's evaluation `name` with its completions; one that is here already stays.
+
+        Raises:
+            BadInput: the other run has no such evaluation, or it is damaged.
+        """
+        if name in self.eval_names():
+            return
+        found = other.read_eval(name)
+        theirs, ours = other.eval_samples_path(name), self.eval_samples_path(name)
+        if theirs.is_dir():
+            shutil.rmtree(ours, ignore_errors=True)  # of an evaluation that was cut short
+            shutil.copytree(theirs, ours)
+        self.write_eval(name, found)
+
     def read_eval(self, name: str) -> dict[str, Any]:
         """What `eval/NAME.json` holds.
 

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from code_repair_rl.training.prefix_tree import PrefixTree
+
 if TYPE_CHECKING:
     import torch
 
@@ -130,5 +132,5 @@ def tensors(rows: Sequence[RolloutRow], pad_id: int, device: torch.device | str 
 
 
 def _cost(group: Sequence[RolloutRow]) -> int:
-    """Tokens that a forward pass with a shared prompt has to compute."""
-    return len(group[0].prompt_ids) + sum(len(row.token_ids) for row in group)
+    """Tokens that a forward pass has to compute where prompts and common beginnings of answers are computed once."""
+    return len(group[0].prompt_ids) + len(PrefixTree.of([row.token_ids for row in group]))

@@ -2,9 +2,9 @@
 
 In code repair a prompt is long, its answers are short, and a group of answers shares its prompt. The plain way pads
 and computes the prompt again for every answer. Here prompts and completions lie end to end in one packed row
-(`models.packed`); a completion's tokens attend to the one copy of their prompt's keys and to themselves. Gradients of
-all completions flow into the prompt's activations and from there backward once. The result is that of the plain way,
-up to the order of sums.
+(`models.packed`); a completion's tokens attend to the one copy of their prompt's keys and to themselves. What several
+completions begin with alike is computed once, too (`prefix_tree`). Gradients of all completions flow into what they
+share and from there backward once. The result is that of the plain way, up to the order of sums.
 
 It is one call of the model's own forward, so that hooks of DDP and ZeRO fire once; no logits exist for prompt tokens
 but the last (it predicts the first completion token), and never fp32 logits of all completion tokens at once
@@ -32,6 +32,7 @@ from code_repair_rl.models.packed import (
     unwrapped,
     why_not_packable,
 )
+from code_repair_rl.training.prefix_tree import PrefixTree
 from code_repair_rl.training.token_logprobs import Against, TokenLogprobHead
 
 _log = logging.getLogger(__name__)
@@ -107,7 +108,7 @@ def completion_logprobs(
         with packed_attention(model), replaced_head(model, head):
             return packed_forward(model, packed.layout(), packed.token_ids, packed.position_ids, keep=packed.keep)
 
-    found = _values(model, run, packed.targets, temperature, with_entropy, reference)
+    found = _values(model, run, packed.targets, temperature, with_entropy, reference)[packed.chosen]
     return _unpacked(found, marks, width, with_entropy=with_entropy)
 
 
@@ -222,53 +223,75 @@ class _ReferenceHead:
 
 
 class _SharedPrefixLayout:
-    """Prompts causal over themselves; completions over their prompt and themselves.
+    """Prompts causal over themselves; the tokens of completions over their prompt and what comes before them.
 
-    The packed row is prompt, its completions, next prompt, its completions … Completions of a prompt attend in blocks
-    of several, under a mask that keeps them apart: few large attention calls instead of many small ones, with nothing
-    of the scores kept for the backward pass.
+    The packed row is prompt, the tree of its completions, next prompt, its tree … A tree attends in blocks of
+    consecutive nodes, under a mask that keeps branches apart: few large attention calls instead of many small ones,
+    with nothing of the scores kept for the backward pass. What a block's first node has before it in other blocks is
+    what any of its nodes has there, since branches lie in one piece.
     """
 
-    def __init__(self, prompt_lengths: Sequence[int], group_lengths: Sequence[Sequence[int]], device: torch.device):
+    def __init__(self, prompt_lengths: Sequence[int], trees: Sequence[PrefixTree], device: torch.device):
         self.sizes: list[int] = []
         """Packed row as consecutive parts: a prompt, then its blocks."""
-        self.blocks_of: list[list[list[int]]] = []
-        """Per prompt, per block: the lengths of its completions."""
-        self._masks: dict[tuple[int, tuple[int, ...]], Tensor] = {}
+        self._prompt_lengths = list(prompt_lengths)
+        self._trees = list(trees)
+        self._blocks: list[list[tuple[int, int]]] = []
+        """Per prompt the blocks of its tree, first node and the one behind the last."""
+        self._contexts: dict[tuple[int, int], Tensor] = {}
+        self._masks: dict[tuple[int, int], Tensor] = {}
         self._device = device
-        for prompt_length, lengths in zip(prompt_lengths, group_lengths, strict=True):
-            blocks = _blocks(lengths, max(prompt_length, _LEAST_BLOCK))
-            self.sizes += [prompt_length, *(sum(block) for block in blocks)]
-            self.blocks_of.append(blocks)
+        for prompt_length, tree in zip(prompt_lengths, trees, strict=True):
+            blocks = _blocks(len(tree), max(prompt_length, _LEAST_BLOCK))
+            self.sizes += [prompt_length, *(stop - start for start, stop in blocks)]
+            self._blocks.append(blocks)
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float, dropout: float) -> Tensor:
         """See `Layout.attend`."""
         # One split per tensor: its backward is one concatenation, where slices would each write a full-size gradient.
         parts = iter(zip(*(torch.split(tensor, self.sizes, dim=2) for tensor in (query, key, value)), strict=True))
+        repeats = query.shape[1] // key.shape[1]
         mixed = []
-        for blocks in self.blocks_of:
+        for number, blocks in enumerate(self._blocks):
             q, prompt_key, prompt_value = next(parts)
             mixed.append(causal_attention(q, prompt_key, prompt_value, scaling, dropout))
-            for block in blocks:
-                q, k, v = next(parts)
-                keys, values = torch.cat([prompt_key, k], dim=2), torch.cat([prompt_value, v], dim=2)
-                mask = self._mask(prompt_key.shape[2], tuple(block), q.shape[1] // k.shape[1], q.dtype)
-                mixed.append(_attend_block(q, keys, values, mask, scaling, dropout))
+            of_blocks = [next(parts) for _ in blocks]
+            several = len(blocks) > 1
+            tree_key = torch.cat([k for _, k, _ in of_blocks], dim=2) if several else None
+            tree_value = torch.cat([v for _, _, v in of_blocks], dim=2) if several else None
+            for place, (q, k, v) in enumerate(of_blocks):
+                keys, values = [prompt_key, k], [prompt_value, v]
+                context = self._context(number, place)
+                if len(context) and tree_key is not None and tree_value is not None:
+                    keys.insert(1, tree_key.index_select(2, context))
+                    values.insert(1, tree_value.index_select(2, context))
+                mask = self._mask(number, place, repeats, q.dtype)
+                mixed.append(_attend_block(q, torch.cat(keys, dim=2), torch.cat(values, dim=2), mask, scaling, dropout))
         return torch.cat(mixed, dim=2)
 
-    def _mask(self, prompt_length: int, block: tuple[int, ...], repeats: int, dtype: torch.dtype) -> Tensor:
-        """Additive `(1, 1, repeats * S, P + S)`, made once per forward for all layers."""
-        found = self._masks.get((prompt_length, block))
+    def _context(self, number: int, place: int) -> Tensor:
+        """The nodes outside a block that come before its own, `(C,)`; made once per forward for all layers."""
+        found = self._contexts.get((number, place))
         if found is None:
-            lengths = torch.tensor(block, device=self._device)
-            owner = torch.repeat_interleave(torch.arange(len(block), device=self._device), lengths)
-            place = torch.arange(len(owner), device=self._device)
-            allowed = (owner[:, None] == owner[None, :]) & (place[:, None] >= place[None, :])
-            allowed = F.pad(allowed, (prompt_length, 0), value=True)
+            start, _ = self._blocks[number][place]
+            found = torch.tensor(self._trees[number].before(start), dtype=torch.long, device=self._device)
+            self._contexts[number, place] = found
+        return found
+
+    def _mask(self, number: int, place: int, repeats: int, dtype: torch.dtype) -> Tensor:
+        """Additive `(1, 1, repeats * S, P + C + S)`, made once per forward for all layers."""
+        found = self._masks.get((number, place))
+        if found is None:
+            start, stop = self._blocks[number][place]
+            ends = torch.tensor(self._trees[number].ends, device=self._device)
+            nodes = torch.arange(start, stop, device=self._device)
+            seen = torch.cat([self._context(number, place), nodes])
+            allowed = (seen[None, :] <= nodes[:, None]) & (nodes[:, None] < ends[seen][None, :])
+            allowed = F.pad(allowed, (self._prompt_lengths[number], 0), value=True)
             additive = torch.zeros(allowed.shape, dtype=dtype, device=self._device)
             additive.masked_fill_(~allowed, float("-inf"))
             found = additive.repeat(repeats, 1)[None, None]
-            self._masks[prompt_length, block] = found
+            self._masks[number, place] = found
         return found
 
 
@@ -283,24 +306,17 @@ def _attend_block(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scali
     return mixed.reshape(1, heads, tokens, size)
 
 
-def _blocks(lengths: Sequence[int], most: int) -> list[list[int]]:
-    """Consecutive completions in blocks of at most `most` tokens (at least one completion each); empty ones go."""
-    blocks: list[list[int]] = []
-    for length in lengths:
-        if length == 0:
-            continue
-        if blocks and sum(blocks[-1]) + length <= most:
-            blocks[-1].append(length)
-        else:
-            blocks.append([length])
-    return blocks
+def _blocks(nodes: int, most: int) -> list[tuple[int, int]]:
+    """Consecutive nodes in blocks of like size, at most `most` nodes each."""
+    count = -(-nodes // most)
+    return [(nodes * place // count, nodes * (place + 1) // count) for place in range(count)]
 
 
 class _Packed:
     """The packed row of a batch. A completion's last token predicts nothing we want, so it is left out.
 
-    `token_ids`, `position_ids` are `(N,)`; `keep` `(M,)` are the places whose output predicts the M wanted tokens
-    `targets`, completion after completion.
+    `token_ids`, `position_ids` are `(N,)`; `keep` `(M,)` are the places whose output predicts the M distinct wanted
+    tokens `targets`. `chosen` says for each wanted token, completion after completion, which of the M it is.
     """
 
     def __init__(
@@ -312,31 +328,32 @@ class _Packed:
     ) -> None:
         tokens: list[int] = []
         positions: list[int] = []
-        keep: list[int] = []
-        targets: list[int] = []
+        distinct: dict[tuple[int, int], int] = {}
+        chosen: list[int] = []
         self._prompt_lengths = [len(prompt) for prompt in prompts]
-        self._group_lengths = [[max(len(answer) - 1, 0) for answer in group] for group in groups]
+        self._trees = [PrefixTree.of([answer[:-1] for answer in group]) for group in groups]
         self._device = device
         marks_left = iter(marks)
-        for prompt, group in zip(prompts, groups, strict=True):
+        for prompt, group, tree in zip(prompts, groups, self._trees, strict=True):
             tokens += prompt
             positions += range(len(prompt))
-            last_of_prompt = len(tokens) - 1
-            for answer in group:
-                chosen = [place for place, mark in enumerate(next(marks_left)) if mark]
-                if not answer:
-                    continue
-                keep += [last_of_prompt if place == 0 else len(tokens) + place - 1 for place in chosen]
-                targets += [answer[place] for place in chosen]
-                tokens += answer[:-1]
-                positions += range(len(prompt), len(prompt) + len(answer) - 1)
+            first = len(tokens)
+            for answer, path in zip(group, tree.paths, strict=True):
+                # What predicts the first token is the end of the prompt, then each token the next one.
+                predicting = [first - 1, *(first + node for node in path)]
+                for token, place, wanted in zip(answer, predicting, next(marks_left), strict=False):
+                    if wanted:
+                        chosen.append(distinct.setdefault((place, token), len(distinct)))
+            tokens += tree.tokens
+            positions += [len(prompt) + depth for depth in tree.depths]
         self.token_ids = torch.tensor(tokens, device=device)
         self.position_ids = torch.tensor(positions, device=device)
-        self.keep = torch.tensor(keep, device=device, dtype=torch.long)
-        self.targets = torch.tensor(targets, device=device, dtype=torch.long)
+        self.keep = torch.tensor([place for place, _ in distinct], device=device, dtype=torch.long)
+        self.targets = torch.tensor([token for _, token in distinct], device=device, dtype=torch.long)
+        self.chosen = torch.tensor(chosen, device=device, dtype=torch.long)
 
     def layout(self) -> _SharedPrefixLayout:
-        return _SharedPrefixLayout(self._prompt_lengths, self._group_lengths, self._device)
+        return _SharedPrefixLayout(self._prompt_lengths, self._trees, self._device)
 
 
 def _marks(groups: Sequence[Sequence[Sequence[int]]], wanted: Wanted | None) -> list[Sequence[bool]]:
