@@ -38,14 +38,23 @@ class Case:
     completion: int
     groups: int
     size: int
+    alike: int = 0
+    """Tokens that all completions of a group begin with; random ones agree in nothing."""
 
     @property
     def name(self) -> str:
-        return f"{self.groups} x {self.size}, prompt {self.prompt}, completion {self.completion}"
+        plain = f"{self.groups} x {self.size}, prompt {self.prompt}, completion {self.completion}"
+        return f"{plain}, the first {self.alike} alike" if self.alike else plain
 
 
 HEADLINE = (Case(200, 40, 1, 8), Case(800, 64, 1, 8))
-SWEEP = (Case(200, 40, 1, 2), Case(200, 40, 1, 16), Case(200, 40, 2, 8), Case(2000, 64, 1, 2))
+SWEEP = (
+    Case(200, 40, 1, 8, alike=20),
+    Case(200, 40, 1, 2),
+    Case(200, 40, 1, 16),
+    Case(200, 40, 2, 8),
+    Case(2000, 64, 1, 2),
+)
 """Sized for the others: padded rows keep about 1 MB a token for the backward pass."""
 
 
@@ -88,7 +97,10 @@ def batch(case: Case, vocabulary: int) -> tuple[list[list[int]], list[list[list[
         return torch.randint(3, vocabulary, (count,), generator=generator).tolist()
 
     prompts = [tokens(case.prompt) for _ in range(case.groups)]
-    return prompts, [[tokens(case.completion) for _ in range(case.size)] for _ in range(case.groups)]
+    beginnings = [tokens(case.alike) for _ in range(case.groups)]
+    return prompts, [
+        [beginning + tokens(case.completion - case.alike) for _ in range(case.size)] for beginning in beginnings
+    ]
 
 
 def once(way: Way, model: nn.Module, case: Case, precision: str) -> Measured:
