@@ -5,7 +5,9 @@ are computed, and those of answers of the same lengths whose tokens are random, 
 shared prompts, in turn in one run. The ratio is of medians of wall time under bf16 autocast. `details` says how many
 of the sampled tokens are distinct beginnings, how fast they were sampled (whole call with prefill), and the seconds.
 
-    python benchmarks/agreeing_answers.py --model runs/demo/sft/model [--quick] [--json] [--threads N]
+    python benchmarks/agreeing_answers.py [--model runs/demo/sft/model] [--quick] [--json] [--threads N]
+
+Without the model (`make demo` makes it) there is nothing to measure, and it says so.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import json
 import statistics
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from rich.console import Console
@@ -58,12 +61,16 @@ def random_like(groups: Groups, vocabulary: int) -> Groups:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", required=True, help="a fine-tuned one: the base model's answers agree in little")
+    parser.add_argument("--model", default="runs/demo/sft/model", help="a fine-tuned one: the base's answers ramble")
     parser.add_argument("--quick", action="store_true", help="four groups, one repeat")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--threads", type=int, default=None)
     parser.add_argument("--temperature", type=float, default=1.0)
     arguments = parser.parse_args()
+    if not Path(arguments.model).is_dir():
+        reason = f"{arguments.model} is not there: train one with `make demo`, or name another with --model"
+        print(json.dumps({"ratios": {}, "details": {"not_measured": reason}}) if arguments.json else reason)
+        return
     settle_process(arguments.threads)
     count, repeats = (4, 1) if arguments.quick else (12, 3)
     model, tokenizer = load_model(arguments.model, trainable=True), load_tokenizer(arguments.model)

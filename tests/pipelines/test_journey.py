@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from code_repair_rl.errors import BadInput
+from code_repair_rl.evaluation import Progress
 from code_repair_rl.models import EMBEDDED_MODEL, TINY_MODEL, load_model
-from code_repair_rl.pipelines.journey import Stage, Watcher, run_journey, start_anew
+from code_repair_rl.pipelines.journey import Stage, Watcher, require_same_base, run_journey, start_anew
 from code_repair_rl.recipes import Recipe, compose
 from code_repair_rl.runs import RunDir, RunListener, SilentListener
 
@@ -85,21 +86,40 @@ def test_what_is_finished_is_shown_and_not_done_again(task_file: Path, tmp_path:
 def test_another_seed_takes_over_what_does_not_depend_on_it(task_file: Path, tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         run_journey(miniature(task_file, TINY_MODEL), tmp_path / "first", Log("sft"))
-    log = Log("sft")
+    log = ReadBack("sft")
     with pytest.raises(KeyboardInterrupt):
         run_journey(miniature(task_file, TINY_MODEL, ["seed=1"]), tmp_path / "second", log, base_of=tmp_path / "first")
-    first, second = (RunDir.open(tmp_path / name) for name in ("first", "second"))
-    assert second.read_eval("base") == first.read_eval("base")
-    samples = [sorted(one.name for one in run.eval_samples_path("base").iterdir()) for run in (first, second)]
-    assert samples[0] == samples[1] != []
+    first, second = (RunDir.open(tmp_path / name).read_eval("base") for name in ("first", "second"))
+    assert second["tasks"] == first["tasks"]
+    assert log.read_back == [True]
 
 
-def test_a_base_that_was_asked_something_else_is_not_taken_over(task_file: Path, tmp_path: Path) -> None:
+class ReadBack(Log):
+    """Notes whether batches of evaluations were read back."""
+
+    def __init__(self, cut_at: str) -> None:
+        super().__init__(cut_at)
+        self.read_back: list[bool] = []
+
+    def evaluated(self, progress: Progress) -> None:
+        self.read_back.append(progress.read_back)
+
+
+@pytest.mark.parametrize("key", ["evaluation.samples=1", "threads=1"])
+def test_a_base_that_was_asked_otherwise_is_not_taken_over(task_file: Path, tmp_path: Path, key: str) -> None:
     with pytest.raises(KeyboardInterrupt):
         run_journey(miniature(task_file, TINY_MODEL), tmp_path / "first", Log("sft"))
-    other = miniature(task_file, TINY_MODEL, ["evaluation.samples=1"])
-    with pytest.raises(BadInput, match=r"different: evaluation\.samples"):
-        run_journey(other, tmp_path / "second", Log(), base_of=tmp_path / "first")
+    with pytest.raises(BadInput, match=f"different: {key.partition('=')[0]}"):
+        run_journey(miniature(task_file, TINY_MODEL, [key]), tmp_path / "second", Log(), base_of=tmp_path / "first")
+    assert not (tmp_path / "second").exists()
+
+
+def test_a_run_does_not_take_over_its_own_base(task_file: Path, tmp_path: Path) -> None:
+    recipe = miniature(task_file, TINY_MODEL)
+    with pytest.raises(KeyboardInterrupt):
+        run_journey(recipe, tmp_path / "run", Log("sft"))
+    with pytest.raises(BadInput, match="its own evaluation"):
+        require_same_base(recipe, tmp_path / "run", tmp_path / "run")
 
 
 def test_another_recipe_in_the_same_place_is_refused(task_file: Path, tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ def add_to(app: typer.Typer) -> None:
             False, "--unsafe-local", help="Run model-written code WITHOUT isolation; every result is stamped so."
         ),
         base_of: Path | None = typer.Option(
-            None, "--base-of", help="Take the base model's evaluation from this run, made with another training seed."
+            None, "--base-of", help="Take the base model's answers from this run, made with another training seed."
         ),
     ) -> None:
         """Teach a small real model to repair code, on this machine's CPU, and show what it learned.
@@ -37,7 +37,7 @@ def add_to(app: typer.Typer) -> None:
         `crrl grpo`: `recipe=NAME` (default `demo`), `run=FOLDER` (default `runs/RECIPE`), any key of the recipe.
         """
         from code_repair_rl.cli.watch import ConsoleWatcher
-        from code_repair_rl.pipelines.journey import run_journey, start_anew
+        from code_repair_rl.pipelines.journey import require_same_base, run_journey, start_anew
         from code_repair_rl.recipes import compose
 
         arguments = sorted_arguments(context.args)
@@ -46,6 +46,8 @@ def add_to(app: typer.Typer) -> None:
             overrides.append("sandbox.backend=unsafe_local")
         recipe = compose(arguments.recipe, overrides)
         folder = arguments.run or Path("runs") / recipe.name
+        if base_of is not None:
+            require_same_base(recipe, folder, base_of)  # before anything is removed
         if fresh:
             start_anew(folder)
         with ConsoleWatcher(Console(stderr=True, highlight=False), recipe) as watcher:

@@ -16,12 +16,14 @@ from code_repair_rl.models import EMBEDDED_MODEL, embedded_model_folder, fetch_e
 from code_repair_rl.pipelines.judging import run_evaluation
 from code_repair_rl.pipelines.stages import control_recipe, run_grpo, run_sft, starting_from
 from code_repair_rl.recipes import Recipe
-from code_repair_rl.runs import RunDir, RunListener
-from code_repair_rl.runs.directory import changed_keys
+from code_repair_rl.runs import RunDir, RunListener, changed_keys
 from code_repair_rl.tasks import load_tasks
 
 if TYPE_CHECKING:
     from code_repair_rl.evaluation import Comparison, EvalResult, Progress
+
+_DECIDES_THE_BASE = ("model", "tasks", "evaluation", "agent", "sandbox", "threads", "launch")
+"""The parts of a recipe on which the base model's answers depend."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +69,8 @@ def run_journey(recipe: Recipe, folder: Path, watcher: Watcher, *, base_of: Path
         recipe: of all stages.
         folder: the journey's run directory.
         watcher: told of every stage.
-        base_of: a journey (of another training seed) that has judged the same base model on the same tasks already:
-            its evaluation is taken over.
+        base_of: a journey (of another training seed) that has asked the same base model the same tasks already: its
+            answers are taken over.
 
     Raises:
         BadInput: `folder` holds a journey of another recipe, or `base_of` one that asked something else.
@@ -77,10 +79,11 @@ def run_journey(recipe: Recipe, folder: Path, watcher: Watcher, *, base_of: Path
     from code_repair_rl.evaluation import compare
     from code_repair_rl.reporting import write_report
 
-    other = None if base_of is None else _judging_the_same_base(recipe, RunDir.open(base_of))
+    if base_of is not None:
+        require_same_base(recipe, folder, base_of)
     run = RunDir.create(folder, recipe.model_dump(mode="json"), resume=True)
-    if other is not None:
-        run.adopt_eval("base", other)
+    if base_of is not None:
+        run.adopt_samples("base", RunDir.open(base_of))
     prepare(recipe, watcher)
     results = {"base": _evaluated(recipe, "base", run, watcher)}
 
@@ -110,21 +113,24 @@ def run_journey(recipe: Recipe, folder: Path, watcher: Watcher, *, base_of: Path
     return Outcome(results, comparisons, write_report(stages, run.report_path))
 
 
-_DECIDES_THE_BASE = ("model", "tasks", "evaluation", "agent", "sandbox", "threads")
-"""The parts of a recipe on which the base model's evaluation depends."""
+def require_same_base(recipe: Recipe, folder: Path, other: Path) -> None:
+    """See that the journey in `other` has asked the base model what `recipe` asks it.
 
-
-def _judging_the_same_base(recipe: Recipe, other: RunDir) -> RunDir:
-    ours, theirs = recipe.model_dump(mode="json"), other.recipe()
-    asked, was_asked = ({key: one.get(key) for key in _DECIDES_THE_BASE} for one in (ours, theirs))
-    changed = changed_keys(asked, was_asked)
-    if changed:
+    Raises:
+        BadInput: it has not, or it is the very journey in `folder`.
+    """
+    if other.absolute() == folder.absolute():
+        raise BadInput("a run cannot take over its own evaluation", where=str(other), mend="name another run")
+    run = RunDir.open(other)
+    asked, was_asked = (
+        {key: one.get(key) for key in _DECIDES_THE_BASE} for one in (recipe.model_dump(mode="json"), run.recipe())
+    )
+    if changed := changed_keys(asked, was_asked):
         raise BadInput(
             f"that run judged its base model otherwise; different: {', '.join(changed)}",
-            where=str(other.recipe_path),
+            where=str(run.recipe_path),
             mend="name a run of the same recipe, or leave --base-of out",
         )
-    return other
 
 
 def start_anew(folder: Path) -> None:

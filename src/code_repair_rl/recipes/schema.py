@@ -114,8 +114,8 @@ class GrpoSection(Section):
     completions_per_task: int = Field(default=8, ge=2)
     """The group size."""
     micro_batch_tokens: int = Field(default=1536, ge=1)
-    """A forward takes at most so many tokens, each group's prompt counted once (at least one answer). More is a little
-    faster and takes more memory: about 1 MB a token for the embedded model."""
+    """A forward takes at most so many tokens, prompts and common beginnings of answers counted once (at least one
+    answer). More is a little faster and takes more memory: about 1 MB a token for the embedded model."""
     learning_rate: float = Field(default=4e-5, gt=0)
     warmup_steps: int = Field(default=2, ge=0)
     temperature: float = Field(default=1.0, gt=0)

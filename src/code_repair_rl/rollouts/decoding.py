@@ -29,7 +29,8 @@ _DROP_SHARE = 0.2
 _ADMIT_SHARE = 0.25
 """Waiting parts are admitted once this share of the places is free: every admission copies the caches."""
 _ROWS_PER_LINE = 2
-"""Rows that are open may be so many times the lines allowed: many of them share one. If all part, so does memory."""
+"""So many times more rows than lines may be open, since many share a line. If all of them part, there are as many more
+lines, and as much more memory in use."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,13 @@ class Part:
     """Per completion `(limit,)` float64: its random numbers, one per token; the length bounds the completion."""
     tails: Sequence[Sequence[int]] = ()
     """Per completion the tokens that its own prompt has beyond the shared one; empty: none has any."""
+
+    def rows_by_tail(self) -> dict[tuple[int, ...], list[int]]:
+        """The numbers of the completions that begin alike, a line each."""
+        found: dict[tuple[int, ...], list[int]] = {}
+        for row, tail in enumerate(self.tails or [()] * len(self.uniforms)):
+            found.setdefault(tuple(tail), []).append(row)
+        return found
 
 
 @dataclass(slots=True)
@@ -62,15 +70,21 @@ class _Batch:
     """The lines that are being continued, and their books on the host."""
 
     def __init__(
-        self, parts: Sequence[Part], temperature: float, stop_ids: Sequence[int], device: torch.device
+        self,
+        parts: Sequence[Part],
+        temperature: float,
+        stop_ids: Sequence[int],
+        max_lines: int,
+        device: torch.device,
     ) -> None:
         self.temperature = temperature
+        self.max_lines = max_lines
         self.stops = frozenset(stop_ids)
         self.sampled = [[Sampled([], [], False) for _ in part.uniforms] for part in parts]
         self.layout = Decode(device)
         self.rows_of_line: list[list[Row]] = []
         """The open rows that each line continues; none: it has ended."""
-        self._uniforms: list[list[list[float]]] = [[row.tolist() for row in part.uniforms] for part in parts]
+        self._uniforms = [[row.numpy() for row in part.uniforms] for part in parts]
         self._drawn: list[dict[int, list[Row]]] = []
         """Per line, by the token that they drew last, the rows that go on."""
 
@@ -83,6 +97,14 @@ class _Batch:
     def open_rows(self) -> int:
         """Rows that go on."""
         return sum(map(len, self.rows_of_line))
+
+    def has_places_for(self, part: Part) -> bool:
+        """Whether enough places are free to pay for an admission, and this part fits into them."""
+        living, rows = self.living, self.open_rows
+        most_lines, most_rows = self.max_lines, _ROWS_PER_LINE * self.max_lines
+        free = living <= (1.0 - _ADMIT_SHARE) * most_lines and rows <= (1.0 - _ADMIT_SHARE) * most_rows
+        fits = living + len(part.rows_by_tail()) <= most_lines and rows + len(part.uniforms) <= most_rows
+        return living == 0 or (free and fits)
 
     def draw(self, logits: Tensor) -> None:
         """One token for every open row; `logits` is `(lines, V)`."""
@@ -104,29 +126,36 @@ class _Batch:
             if not sampled.stopped and len(sampled.token_ids) < len(self._uniforms[part][row]):
                 self._drawn[line].setdefault(token, []).append((part, row))
 
-    def advance(self, waiting: bool, max_lines: int) -> Tensor:
-        """Let lines part and end; returns the next token of each, `(lines,)`."""
+    def advance(self, following: Part | None) -> Tensor:
+        """Let lines part and end; returns the next token of each, `(lines,)`.
+
+        Args:
+            following: the part that waits to be admitted; lines that have ended leave once it fits.
+        """
         tokens = [0] * len(self._drawn)
         parting: list[tuple[int, int, list[Row]]] = []
         for line, drawn in enumerate(self._drawn):
             self.rows_of_line[line] = []
-            for place, (token, rows) in enumerate(drawn.items()):
-                if place == 0:
+            for number, (token, rows) in enumerate(drawn.items()):
+                if number == 0:
                     tokens[line], self.rows_of_line[line] = token, rows
                 else:
                     parting.append((line, token, rows))
         if parting:
-            ended = [line for line, rows in enumerate(self.rows_of_line) if not rows]
-            behind = range(len(tokens), len(tokens) + len(parting))
-            places = [*ended, *behind][: len(parting)]
-            tokens += [0] * (len(parting) - len(ended))
-            self.rows_of_line += [[] for _ in range(len(parting) - len(ended))]
+            ended = deque(line for line, rows in enumerate(self.rows_of_line) if not rows)
+            places: list[int] = []
+            for _, token, rows in parting:
+                if ended:
+                    places.append(ended.popleft())
+                    tokens[places[-1]], self.rows_of_line[places[-1]] = token, rows
+                else:
+                    places.append(len(tokens))
+                    tokens.append(token)
+                    self.rows_of_line.append(rows)
             self.layout.part([line for line, _, _ in parting], places)
-            for place, (_, token, rows) in zip(places, parting, strict=True):
-                tokens[place], self.rows_of_line[place] = token, rows
         living, lines = self.living, len(self.rows_of_line)
-        making_room = waiting and living <= (1.0 - _ADMIT_SHARE) * max_lines
-        if living <= (1.0 - _DROP_SHARE) * lines or (making_room and living < lines):
+        making_room = following is not None and living < lines and self.has_places_for(following)
+        if making_room or living <= (1.0 - _DROP_SHARE) * lines:
             kept = [line for line, rows in enumerate(self.rows_of_line) if rows]
             self.layout.keep_lines(torch.tensor(kept, dtype=torch.long, device=self.layout.device))
             self.rows_of_line = [self.rows_of_line[line] for line in kept]
@@ -146,23 +175,22 @@ def decode(
             `max_rows` rows.
         stop_ids: tokens that end a completion.
         temperature: see `draw`.
-        max_rows: lines that advance together at most; rows that draw the same share one. Where most of them part, it
-            may be up to twice as many.
+        max_rows: so many lines advance together, and up to twice as many where rows that were admitted because they
+            shared lines part after all.
     """
     device = next(model.parameters()).device
-    batch = _Batch(parts, temperature, stop_ids, device)
+    batch = _Batch(parts, temperature, stop_ids, max_rows, device)
     waiting = deque(number for number, part in enumerate(parts) if part.uniforms)
     logits = torch.zeros(0, 0)
     with packed_attention(model):
         while waiting or batch.living:
-            living = batch.living
-            if waiting and (living == 0 or living <= (1.0 - _ADMIT_SHARE) * max_rows):
+            if waiting and batch.has_places_for(parts[waiting[0]]):
+                living = batch.living
                 admitted = _next(waiting, parts, max_rows - living, _ROWS_PER_LINE * max_rows - batch.open_rows)
-                if admitted:
-                    fresh = _admit(model, batch, admitted, parts)
-                    logits = fresh if living == 0 else torch.cat([logits, fresh])
+                fresh = _admit(model, batch, admitted, parts)
+                logits = fresh if living == 0 else torch.cat([logits, fresh])
             batch.draw(logits)
-            tokens = batch.advance(bool(waiting), max_rows)
+            tokens = batch.advance(parts[waiting[0]] if waiting else None)
             if not batch.living:
                 continue
             batch.layout.begin_step()
@@ -176,7 +204,7 @@ def _next(waiting: deque[int], parts: Sequence[Part], lines: int, rows: int) -> 
     taken: list[int] = []
     while waiting:
         part = parts[waiting[0]]
-        lines -= len(set(map(tuple, part.tails))) or 1
+        lines -= len(part.rows_by_tail())
         rows -= len(part.uniforms)
         if lines < 0 or rows < 0:
             break
@@ -187,15 +215,12 @@ def _next(waiting: deque[int], parts: Sequence[Part], lines: int, rows: int) -> 
 def _admit(model: nn.Module, batch: _Batch, numbers: Sequence[int], parts: Sequence[Part]) -> Tensor:
     """Compute these parts' prompts once, then the lines' tails; returns the new lines' first logits, `(lines, V)`."""
     prompts = [parts[number].prompt for number in numbers]
-    lines: list[dict[tuple[int, ...], list[Row]]] = []
-    for number in numbers:
-        lines.append({})
-        for row, tail in enumerate(parts[number].tails or [()] * len(parts[number].uniforms)):
-            lines[-1].setdefault(tuple(tail), []).append((number, row))
-    counts = list(map(len, lines))
+    by_tail = [parts[number].rows_by_tail() for number in numbers]
+    counts = list(map(len, by_tail))
     lengths = [len(prompt) for prompt in prompts]
     device = batch.layout.device
     logits: list[Tensor] = []
+    batch.layout.most_lines = batch.open_rows + sum(len(parts[number].uniforms) for number in numbers)
     for start, stop in portions(lengths, _PREFILL_TOKENS):
         portion = lengths[start:stop]
         layout = Prefill(portion)
@@ -209,9 +234,10 @@ def _admit(model: nn.Module, batch: _Batch, numbers: Sequence[int], parts: Seque
             keys.append(_padded(key, portion))
             values.append(_padded(value, portion))
         batch.layout.admit(keys, values, torch.tensor(portion, device=device), counts[start:stop])
-    batch.rows_of_line += [rows for of_part in lines for rows in of_part.values()]
+    for number, lines in zip(numbers, by_tail, strict=True):
+        batch.rows_of_line += [[(number, row) for row in rows] for rows in lines.values()]
     of_lines = torch.cat(logits).repeat_interleave(torch.tensor(counts, device=device), dim=0)
-    return _extended(model, batch.layout, of_lines, [tail for of_part in lines for tail in of_part])
+    return _extended(model, batch.layout, of_lines, [tail for lines in by_tail for tail in lines])
 
 
 def _extended(model: nn.Module, layout: Decode, logits: Tensor, tails: Sequence[Sequence[int]]) -> Tensor:

@@ -54,6 +54,8 @@ class Decode:
         """`(R,)`"""
         self.ages = torch.zeros(0, dtype=torch.long, device=device)
         """`(R,)`, suffix tokens in the cache."""
+        self.most_lines = 0
+        """There are never more, however lines part."""
 
     def positions(self) -> Tensor:
         """`(R,)`: where each line's next token stands in its sequence."""
@@ -101,7 +103,7 @@ class Decode:
         lines, room = len(self.ages), len(self.suffix_keys[0])
         if lines <= room:
             return
-        added = max(lines, int(room * _LINES_STEP)) - room
+        added = max(lines, min(int(room * _LINES_STEP), self.most_lines)) - room
         for cache in (self.suffix_keys, self.suffix_values):
             for layer, old in enumerate(cache):
                 cache[layer] = torch.cat([old, old.new_zeros(added, *old.shape[1:])])

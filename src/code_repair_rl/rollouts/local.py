@@ -52,8 +52,10 @@ class LocalEngine:
             model: a causal language model, possibly wrapped by PEFT.
             tokenizer: its tokenizer, with a chat template.
             copy_dtype: sample from a copy in this dtype (`bfloat16`, `float16`, `float32`); None samples from `model`.
-            max_rows: completions that advance together; bounds the memory of the suffix cache. Finished ones
-                are replaced by waiting ones, so that asking for many at once is faster than asking batch by batch.
+            max_rows: so many different beginnings of completions advance together, and up to twice as many completions,
+                since those that have drawn the same so far are computed as one; bounds the memory of the suffix cache.
+                Finished ones are replaced by waiting ones, so that asking for many at once is faster than asking batch
+                by batch.
             packed: use the packed decoding loop; None decides by trying (and says so once where it cannot).
         """
         self.model = model

@@ -1,7 +1,7 @@
 """The run directory: layout, schemas, atomic writes, reading back, and how a run tells the world."""
 
 from code_repair_rl.runs.checkpoints import Checkpoint
-from code_repair_rl.runs.directory import RunDir
+from code_repair_rl.runs.directory import RunDir, changed_keys
 from code_repair_rl.runs.listener import FINISHED, CompositeListener, RunListener, RunRecorder, SilentListener
 from code_repair_rl.runs.metrics import MetricsRow
 from code_repair_rl.runs.rows import RolloutRow, TestRecord, ToolCall, Turn, read_rows, write_rows
@@ -19,6 +19,7 @@ __all__ = [
     "TestRecord",
     "ToolCall",
     "Turn",
+    "changed_keys",
     "read_rows",
     "write_rows",
 ]

@@ -17,6 +17,7 @@ import json
 import re
 import shutil
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -292,20 +293,23 @@ class RunDir:
         """Write `eval/NAME.json`."""
         _write_json(self.eval_path(name), result)
 
-    def adopt_eval(self, name: str, other: RunDir) -> None:
-        """Take over another run's evaluation `name` with its completions; one that is here already stays.
+    def adopt_samples(self, name: str, other: RunDir) -> None:
+        """Take over the completions of another run's evaluation `name`, so that it is not sampled again here.
+
+        Completions that are here already stay. What they were asked stands beside them, and whoever reads them back
+        compares it.
 
         Raises:
-            BadInput: the other run has no such evaluation, or it is damaged.
+            BadInput: the other run has none.
         """
-        if name in self.eval_names():
-            return
-        found = other.read_eval(name)
         theirs, ours = other.eval_samples_path(name), self.eval_samples_path(name)
-        if theirs.is_dir():
-            shutil.rmtree(ours, ignore_errors=True)  # of an evaluation that was cut short
-            shutil.copytree(theirs, ours)
-        self.write_eval(name, found)
+        if not theirs.is_dir():
+            raise BadInput("there are no completions of that evaluation", where=str(theirs), mend="name another run")
+        if ours.exists():
+            return
+        ours.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".samples.", dir=ours.parent) as scratch:
+            shutil.copytree(theirs, Path(scratch) / "copied").rename(ours)
 
     def read_eval(self, name: str) -> dict[str, Any]:
         """What `eval/NAME.json` holds.

@@ -49,7 +49,8 @@ def micro_batches(
     Args:
         groups: rows with advantages; each group's rows share one prompt.
         count: how many, at least 1; where that is too few for the budget, they get larger.
-        most_tokens: of a micro-batch, each prompt counted once; a single answer may exceed it.
+        most_tokens: of a micro-batch, each prompt and each common beginning of answers counted once; a single answer
+            may exceed it. (A model that cannot be packed computes more, in padded rows.)
         mask_truncated: tokens of answers that were cut off do not count (the answers do).
     """
     kept = [
@@ -59,15 +60,17 @@ def micro_batches(
     pieces = [piece for group in kept for piece in _pieces(group, most_tokens)]
     bins: list[list[RolloutRow]] = []
     loads: list[int] = []
-    for piece in sorted(pieces, key=_cost, reverse=True):
-        fitting = [number for number, load in enumerate(loads) if load + _cost(piece) <= most_tokens]
+    costs = list(map(_cost, pieces))
+    for place in sorted(range(len(pieces)), key=costs.__getitem__, reverse=True):
+        piece, cost = pieces[place], costs[place]
+        fitting = [number for number, load in enumerate(loads) if load + cost <= most_tokens]
         if not fitting and len(bins) < count:
             bins.append([])
             loads.append(0)
             fitting = [len(bins) - 1]
-        place = fitting[0] if fitting else loads.index(min(loads))
-        bins[place].extend(piece)
-        loads[place] += _cost(piece)
+        home = fitting[0] if fitting else loads.index(min(loads))
+        bins[home].extend(piece)
+        loads[home] += cost
     bins = [[] for _ in range(count - len(bins))] + bins
     counted = [row for group in groups for row in group if row.advantage is not None]
     step_tokens = drawn_tokens(counted, mask_truncated)

@@ -56,12 +56,4 @@ class PrefixTree:
 
     def before(self, node: int) -> list[int]:
         """The nodes of the sequence that ends before `node`, first token first."""
-        found = []
-        depth = self.depths[node]
-        for other in range(node - 1, -1, -1):
-            if depth == 0:
-                break
-            if self.depths[other] == depth - 1:
-                found.append(other)
-                depth -= 1
-        return found[::-1]
+        return [other for other in range(node) if self.ends[other] > node]

@@ -38,7 +38,7 @@ from code_repair_rl.training.token_logprobs import Against, TokenLogprobHead
 _log = logging.getLogger(__name__)
 
 _LEAST_BLOCK = 128
-"""Completion tokens that attend together, at least: below this, calls cost more than masked-out work."""
+"""Completion tokens that attend together, about: below this, calls cost more than masked-out work."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,8 +227,8 @@ class _SharedPrefixLayout:
 
     The packed row is prompt, the tree of its completions, next prompt, its tree … A tree attends in blocks of
     consecutive nodes, under a mask that keeps branches apart: few large attention calls instead of many small ones,
-    with nothing of the scores kept for the backward pass. What a block's first node has before it in other blocks is
-    what any of its nodes has there, since branches lie in one piece.
+    with nothing of the scores kept for the backward pass. What a block's first node has before it in other blocks holds
+    all that any of its nodes has there, since branches lie in one piece.
     """
 
     def __init__(self, prompt_lengths: Sequence[int], trees: Sequence[PrefixTree], device: torch.device):
@@ -256,21 +256,26 @@ class _SharedPrefixLayout:
             q, prompt_key, prompt_value = next(parts)
             mixed.append(causal_attention(q, prompt_key, prompt_value, scaling, dropout))
             of_blocks = [next(parts) for _ in blocks]
-            several = len(blocks) > 1
-            tree_key = torch.cat([k for _, k, _ in of_blocks], dim=2) if several else None
-            tree_value = torch.cat([v for _, _, v in of_blocks], dim=2) if several else None
+            context_keys = self._in_contexts(number, [k for _, k, _ in of_blocks])
+            context_values = self._in_contexts(number, [v for _, _, v in of_blocks])
             for place, (q, k, v) in enumerate(of_blocks):
-                keys, values = [prompt_key, k], [prompt_value, v]
-                context = self._context(number, place)
-                if len(context) and tree_key is not None and tree_value is not None:
-                    keys.insert(1, tree_key.index_select(2, context))
-                    values.insert(1, tree_value.index_select(2, context))
+                keys = torch.cat([prompt_key, *context_keys[place], k], dim=2)
+                values = torch.cat([prompt_value, *context_values[place], v], dim=2)
                 mask = self._mask(number, place, repeats, q.dtype)
-                mixed.append(_attend_block(q, torch.cat(keys, dim=2), torch.cat(values, dim=2), mask, scaling, dropout))
+                mixed.append(_attend_block(q, keys, values, mask, scaling, dropout))
         return torch.cat(mixed, dim=2)
 
+    def _in_contexts(self, number: int, of_blocks: Sequence[Tensor]) -> list[list[Tensor]]:
+        """Per block what it sees of other blocks, `(1, K, C, D)`, or nothing."""
+        contexts = [self._context(number, place) for place in range(len(of_blocks))]
+        sizes = list(map(len, contexts))
+        if not any(sizes):
+            return [[] for _ in of_blocks]
+        seen = torch.cat(list(of_blocks), dim=2).index_select(2, torch.cat(contexts))
+        return [[one] if size else [] for one, size in zip(torch.split(seen, sizes, dim=2), sizes, strict=True)]
+
     def _context(self, number: int, place: int) -> Tensor:
-        """The nodes outside a block that come before its own, `(C,)`; made once per forward for all layers."""
+        """The nodes outside a block that come before its first one, `(C,)`; made once per forward for all layers."""
         found = self._contexts.get((number, place))
         if found is None:
             start, _ = self._blocks[number][place]
@@ -296,7 +301,7 @@ class _SharedPrefixLayout:
 
 
 def _attend_block(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scaling: float, dropout: float) -> Tensor:
-    """Masked attention of `(1, H, S, D)` over `(1, K, P + S, D)`.
+    """Masked attention of `(1, H, S, D)` over `(1, K, P + C + S, D)`.
 
     The queries that share a key head are laid one after another, so that keys need not be repeated.
     """
@@ -306,9 +311,9 @@ def _attend_block(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scali
     return mixed.reshape(1, heads, tokens, size)
 
 
-def _blocks(nodes: int, most: int) -> list[tuple[int, int]]:
-    """Consecutive nodes in blocks of like size, at most `most` nodes each."""
-    count = -(-nodes // most)
+def _blocks(nodes: int, about: int) -> list[tuple[int, int]]:
+    """Consecutive nodes in blocks of like size, about `about` nodes each."""
+    count = max(1, round(nodes / about)) if nodes else 0
     return [(nodes * place // count, nodes * (place + 1) // count) for place in range(count)]
 
 
