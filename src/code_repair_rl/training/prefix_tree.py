@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from code_repair_rl.rollouts.prefixes import common_prefix
+
 
 @dataclass(frozen=True, slots=True)
 class PrefixTree:
@@ -35,9 +37,7 @@ class PrefixTree:
         # Sorted, sequences that share a beginning are neighbours: the last one's path holds all that is shared.
         for number in sorted(range(len(sequences)), key=lambda number: tuple(sequences[number])):
             sequence = sequences[number]
-            shared = 0
-            while shared < min(len(path), len(sequence)) and tokens[path[shared]] == sequence[shared]:
-                shared += 1
+            shared = common_prefix([tokens[node] for node in path], sequence)
             for closed in path[shared:]:
                 ends[closed] = len(tokens)
             del path[shared:]
