@@ -7,12 +7,14 @@ AdamW). Long cases time a part of the step (some groups' sampling, some rows' ba
 `details` names the parts. Both train fp32 weights under bf16 autocast; for TRL, weights held in bf16 altogether are
 tried as well (`--all-precisions`) and the faster is taken.
 
-Memory is the resident peak of a phase above what was resident before the two ways began, from the kernel (Linux).
+Memory is the resident peak of a phase above what was resident before the two ways began, from the kernel (Linux); on a
+GPU it is what torch had allocated at most.
 
 The second table (`--table`) is the cost of a step's forward and backward per answer, ours and TRL's, over group sizes
 and prompt lengths.
 
     python benchmarks/grpo_step.py [--quick] [--json] [--threads N] [--processor-time] [--case 200/40] [--table]
+    python benchmarks/grpo_step.py --gpu [--model FOLDER] [--group-size 16]
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ import gc
 import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import SimpleNamespace
@@ -39,8 +41,9 @@ from code_repair_rl.models.tiny import tiny_tokenizer
 from code_repair_rl.rollouts import Sampling
 from code_repair_rl.rollouts.local import LocalEngine
 from code_repair_rl.runs import RolloutRow
-from code_repair_rl.training.batches import micro_batches
+from code_repair_rl.training.batches import drawn_tokens, micro_batches
 from code_repair_rl.training.grpo import RepairGRPOTrainer
+from code_repair_rl.training.together import parts_of_step
 
 
 @dataclass(frozen=True)
@@ -62,8 +65,9 @@ class Case:
 CASES = (Case(200, 40, 6, 8), Case(800, 64, 2, 4), Case(2000, 64, 1, 2))
 WANTED = {"200/40": 2.2, "800/64": 3.5, "2000/64": 5.0}
 """Whole step, at least this many times as fast."""
-_TRL_TOKENS = 2000
-"""TRL's micro-batch: at most so many padded tokens, so that both need about the same memory."""
+_CPU_TOKENS = (1536, 2000)
+"""Ours and TRL's micro-batch: at most so many tokens (TRL's padded), so that both need about the same memory."""
+_GPU_TOKENS = (16_384, 16_384)
 
 
 @dataclass(frozen=True)
@@ -85,9 +89,17 @@ clock: Callable[[], float] = time.perf_counter
 
 
 def seconds(call: Callable[[], object]) -> float:
+    finish_gpu()
     begun = clock()
     call()
+    finish_gpu()
     return clock() - begun
+
+
+def finish_gpu() -> None:
+    """Wait for what the GPU was given, so that clocks read what it took."""
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
 
 
 def resident_mib(field: str) -> float:
@@ -101,22 +113,36 @@ def resident_mib(field: str) -> float:
 def forget_peak() -> None:
     """Start the kernel's memory of the peak anew."""
     release_memory()
-    Path("/proc/self/clear_refs").write_text("5")
+    if torch.cuda.is_initialized():
+        torch.cuda.reset_peak_memory_stats()
+    else:
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What both ways run on, and with which weights."""
+
+    model: str
+    tiny: bool
+    gpu: bool
+    tokens: tuple[int, int]
 
 
 class Ways:
     """Both trainers around models of the same weights."""
 
-    def __init__(self, case: Case, folder: str, tiny: bool, trl_weights: str) -> None:
+    def __init__(self, case: Case, folder: str, machine: Machine, trl_weights: str) -> None:
         self.case = case
-        self.tiny = tiny
-        self.tokenizer = tiny_tokenizer() if tiny else load_tokenizer(str(fetch_embedded_model()))
+        self.machine = machine
+        self.device = torch.device("cuda" if machine.gpu else "cpu")
+        self.tokenizer = tiny_tokenizer() if machine.tiny else load_tokenizer(machine.model)
         release_memory()
-        self.base_mib = resident_mib("VmRSS")
+        self.base_mib = 0.0 if machine.gpu else resident_mib("VmRSS")
         self.folder = folder
         self.trl_weights = trl_weights
         generator = torch.Generator().manual_seed(0)
-        vocabulary = 259 if tiny else 49152
+        vocabulary = 259 if machine.tiny else 49152
 
         def tokens(count: int) -> list[int]:
             return torch.randint(3, vocabulary, (count,), generator=generator).tolist()
@@ -126,14 +152,15 @@ class Ways:
         self.advantages = torch.linspace(-1.0, 1.0, case.size).tolist()
 
     def model(self, dtype: str) -> Any:
-        loaded = tiny_model(dtype=dtype) if self.tiny else load_model(str(fetch_embedded_model()), dtype=dtype)
+        loaded: Any = tiny_model(dtype=dtype) if self.machine.tiny else load_model(self.machine.model, dtype=dtype)
+        loaded.to(self.device)
         loaded.generation_config.eos_token_id = None  # every row to its full length, in both ways
         return loaded.requires_grad_(True).train()
 
     def trainer(self, kind: type[GRPOTrainer], model: Any, **more: Any) -> Any:
         config = GRPOConfig(
             output_dir=self.folder,
-            use_cpu=True,
+            use_cpu=not self.machine.gpu,
             bf16=True,
             report_to="none",
             per_device_train_batch_size=1,
@@ -169,7 +196,7 @@ class Ways:
         engine = LocalEngine(model, self.tokenizer, copy_dtype="bfloat16")
         engine.stop_ids = ()
         collector = SimpleNamespace(run=None, listener=None)  # what else it would do, this benchmark does itself
-        trainer = self.trainer(RepairGRPOTrainer, model, collector=collector, micro_batch_tokens=1536)
+        trainer = self.trainer(RepairGRPOTrainer, model, collector=collector, micro_batch_tokens=self.machine.tokens[0])
 
         def sample(count: int) -> object:
             engine.refresh()
@@ -180,11 +207,12 @@ class Ways:
             )
 
         rows = [self.row(sample_number) for sample_number in range(self.case.size)]
-        batches = [one for one in micro_batches([rows], self.case.size, most_tokens=1536) if one.rows]
+        batches = [one for one in micro_batches([rows], self.case.size, most_tokens=self.machine.tokens[0]) if one.rows]
+        parts = parts_of_step(batches, batches, sum(drawn_tokens(batch.rows, True) for batch in batches))
 
         def forward_backward() -> None:
-            for batch in batches:
-                loss = trainer.compute_loss(trainer.model, trainer._inputs(batch))
+            for batch, part in zip(batches, parts, strict=True):
+                loss = trainer.compute_loss(trainer.model, trainer._inputs(batch, part))
                 trainer.accelerator.backward(loss)
 
         return self.timed(trainer, sample, forward_backward, self.case.groups)
@@ -198,20 +226,21 @@ class Ways:
             trainer.generation_config.eos_token_id = None
             return trainer._generate_single_turn(repeated, None, {}, self.case.size)
 
-        per_forward = max(1, min(self.case.size, _TRL_TOKENS // (self.case.prompt + self.case.completion)))
+        fitting = self.machine.tokens[1] // (self.case.prompt + self.case.completion)
+        per_forward = max(1, min(self.case.trl_rows, fitting))
 
         def forward_backward() -> None:
             for start in range(0, self.case.trl_rows, per_forward):
                 rows = range(start, min(start + per_forward, self.case.trl_rows))
-                ids = torch.tensor([self.prompts[0]] * len(rows))
-                answers = torch.tensor([self.answers[0][row] for row in rows])
+                ids = torch.tensor([self.prompts[0]] * len(rows), device=self.device)
+                answers = torch.tensor([self.answers[0][row] for row in rows], device=self.device)
                 inputs = {
                     "prompt_ids": ids,
                     "prompt_mask": torch.ones_like(ids),
                     "completion_ids": answers,
                     "completion_mask": torch.ones_like(answers),
-                    "advantages": torch.tensor([self.advantages[row] for row in rows]),
-                    "num_items_in_batch": torch.tensor(answers.numel()),
+                    "advantages": torch.tensor([self.advantages[row] for row in rows], device=self.device),
+                    "num_items_in_batch": torch.tensor(answers.numel(), device=self.device),
                 }
                 trainer.accelerator.backward(trainer.compute_loss(trainer.model, inputs))
 
@@ -254,6 +283,8 @@ class Ways:
 
         if self.case.sampled_groups:
             model.eval()
+            if self.machine.gpu:
+                sample(2)  # warms up: kernels are loaded when they are first used
             prefill, whole = seconds(lambda: sample(1)), seconds(lambda: sample(self.case.completion))
             share = self.case.groups / self.case.sampled_groups
             model.train()
@@ -263,17 +294,17 @@ class Ways:
         update()  # makes the moments
         backward = seconds(forward_backward)
         optimised = seconds(update)
-        peak = resident_mib("VmHWM") - self.base_mib
+        peak = torch.cuda.max_memory_allocated() / 2**20 if self.machine.gpu else resident_mib("VmHWM") - self.base_mib
         return Step(prefill * share, (whole - prefill) * share, backward * times, optimised, peak)
 
 
-def compared(case: Case, folder: str, tiny: bool, precisions: tuple[str, ...]) -> dict[str, Any]:
+def compared(case: Case, folder: str, machine: Machine, precisions: tuple[str, ...]) -> dict[str, Any]:
     """Both ways in turn; ours first, so that what it leaves behind counts against it."""
-    found: dict[str, Step] = {"ours": Ways(case, folder, tiny, "float32").ours()}
+    found: dict[str, Step] = {"ours": Ways(case, folder, machine, "float32").ours()}
     gc.collect()
     trl = {}
     for precision in precisions:
-        trl[precision] = Ways(case, folder, tiny, precision).trl()
+        trl[precision] = Ways(case, folder, machine, precision).trl()
         gc.collect()
     best = min(trl, key=lambda precision: trl[precision].whole)
     theirs = trl[best]
@@ -310,6 +341,9 @@ def main() -> None:
     parser.add_argument(
         "--tiny", action="store_true", help="the tiny random model: checks the script, measures nothing"
     )
+    parser.add_argument("--gpu", action="store_true", help="on the GPU, everything timed in full")
+    parser.add_argument("--model", help="folder of another model (its context must hold the case)")
+    parser.add_argument("--group-size", type=int, default=8)
     arguments = parser.parse_args()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
@@ -319,6 +353,14 @@ def main() -> None:
     wanted = [case for case in CASES if arguments.case in (None, case.name)]
     if arguments.quick and arguments.case is None:
         wanted = wanted[:1]
+    in_full = {"sampled_groups": 6, "trl_rows": arguments.group_size} if arguments.gpu else {}
+    wanted = [replace(case, size=arguments.group_size, **in_full) for case in wanted]
+    machine = Machine(
+        arguments.model or ("" if arguments.tiny else str(fetch_embedded_model())),
+        arguments.tiny,
+        arguments.gpu,
+        _GPU_TOKENS if arguments.gpu else _CPU_TOKENS,
+    )
     precisions = ("float32", "bfloat16") if arguments.all_precisions else ("float32",)
     with TemporaryDirectory() as folder:
         if arguments.table:
@@ -329,7 +371,7 @@ def main() -> None:
                 if prompt + size * 40 <= arguments.most_tokens
             ]
             wanted = sizes[:2] if arguments.quick else sizes
-        rows = [compared(case, folder, arguments.tiny, precisions) for case in wanted]
+        rows = [compared(case, folder, machine, precisions) for case in wanted]
     ratios: dict[str, float] = {}
     if not arguments.table:
         for row in rows:

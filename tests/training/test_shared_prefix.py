@@ -9,6 +9,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import MistralConfig, MistralForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
 from code_repair_rl.models import embedded_model_folder, load_model, tiny_model
+from code_repair_rl.models.packed import why_not_packable
 from code_repair_rl.training import shared_prefix
 from code_repair_rl.training.reference import reference_of
 from code_repair_rl.training.shared_prefix import completion_logprobs, plain_logprobs
@@ -317,3 +318,18 @@ def test_divergence_from_a_reference_is_that_of_the_whole_distributions(way, kin
     for name, parameter in model.named_parameters():
         if parameter.grad is not None:
             assert _relative(gradients[name], parameter.grad) <= 1e-4
+
+
+def test_whether_packed_passes_serve_is_found_in_the_weights_own_precision():
+    """A trainer wraps the model's forward in autocast, whose rounding must not pass for another attention pattern."""
+    model = tiny_model()
+    model._original_forward = own = model.forward
+
+    def rounded(*arguments, **named):
+        output = own(*arguments, **named)
+        output.logits = output.logits.bfloat16().float() + 0.1 * torch.rand(output.logits.shape)
+        return output
+
+    model.forward = rounded
+    assert why_not_packable(model) is None
+    assert model.forward is rounded

@@ -63,7 +63,7 @@ def classify(
         say.print(f"[yellow]{model} as it comes writes hardly any readable answer:[/] see docs/classification.md")
     with say.status(f"loading {model}") if say.is_terminal else nullcontext():
         settle_process(None)
-        engine = LocalEngine(load_model(model, dtype="bfloat16"), load_tokenizer(model))
+        engine = LocalEngine(load_model(model, dtype="bfloat16", to_sample=True), load_tokenizer(model))
     stretch = _stretch(lines)
     sections = sections_of(file.name, text, engine, labels=names, max_prompt_tokens=max_prompt_tokens, lines=stretch)
     with say.status(f"sampling {samples} answers each for {len(sections)}") if say.is_terminal else nullcontext():

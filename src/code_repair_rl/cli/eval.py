@@ -219,7 +219,7 @@ def load_engine(model: str, dtype: str = "bfloat16") -> Engine:
     if dtype not in ("bfloat16", "float32"):
         raise BadInput(f"sampling does not compute in {dtype!r}", mend="use bfloat16 or float32")
     copy = None if dtype == "float32" else dtype
-    engine = LocalEngine(load_model(model), load_tokenizer(model), copy_dtype=copy)
+    engine = LocalEngine(load_model(model, to_sample=True), load_tokenizer(model), copy_dtype=copy)
     engine.refresh()
     return engine
 

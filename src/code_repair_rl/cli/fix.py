@@ -196,7 +196,7 @@ def _engine(model: str) -> Engine:
 
     settle_process(None)
     # Only sampled from, so half the precision will do: half the memory, and faster on a CPU too.
-    return LocalEngine(load_model(model, dtype="bfloat16"), load_tokenizer(model))
+    return LocalEngine(load_model(model, dtype="bfloat16", to_sample=True), load_tokenizer(model))
 
 
 def _how(result: JobResult) -> str:

@@ -21,15 +21,17 @@ _ADAPTER_CONFIG = "adapter_config.json"
 
 
 def load_model(
-    name: str | Path = EMBEDDED_MODEL, *, dtype: str = "float32", trainable: bool = False
+    name: str | Path = EMBEDDED_MODEL, *, dtype: str = "float32", trainable: bool = False, to_sample: bool = False
 ) -> PreTrainedModel:
-    """Load a causal language model in evaluation mode, on the CPU.
+    """Load a causal language model in evaluation mode.
 
     Args:
         name: `smollm2-135m-instruct` (embedded), `tiny-random` (double), a local model or LoRA adapter folder, or a
             hub id `owner/name`. Only the last may use the network.
         dtype: of the weights: `float32`, `bfloat16` or `float16`.
         trainable: keep a LoRA adapter's weights trainable (full models always are).
+        to_sample: put it on this process's GPU, if there is one; else it stays on the CPU, from where a trainer places
+            it as its job wants.
 
     Returns:
         The model; for an adapter folder a `PeftModel` around its base.
@@ -39,6 +41,16 @@ def load_model(
     """
     if dtype not in _DTYPES:
         raise BadInput(f"unknown dtype {dtype!r}", mend=f"use one of {', '.join(_DTYPES)}")
+    model = _load(name, dtype, trainable)
+    if to_sample:
+        import torch
+
+        if torch.cuda.is_available():
+            model.to(torch.device("cuda", torch.cuda.current_device()))
+    return model
+
+
+def _load(name: str | Path, dtype: str, trainable: bool) -> PreTrainedModel:
     if str(name) == TINY_MODEL:
         return tiny_model(dtype=dtype)
     source = _resolve(name)

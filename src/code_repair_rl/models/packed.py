@@ -226,6 +226,20 @@ def unwrapped(model: nn.Module) -> PreTrainedModel:
     return inner
 
 
+@contextmanager
+def _own_forward(model: nn.Module) -> Iterator[None]:
+    """While the block runs, the model computes in its weights' precision: a trainer wraps its forward in autocast."""
+    wrapped = vars(model).get("forward")
+    if wrapped is None or "_original_forward" not in vars(model):
+        yield
+        return
+    model.forward = vars(model)["_original_forward"]
+    try:
+        yield
+    finally:
+        model.forward = wrapped
+
+
 _verdicts: weakref.WeakKeyDictionary[nn.Module, str | None] = weakref.WeakKeyDictionary()
 
 
@@ -254,7 +268,7 @@ def _try_packing(model: PreTrainedModel) -> str | None:
     was_training = model.training
     model.eval()
     try:
-        with torch.no_grad(), torch.autocast(device.type, enabled=False):
+        with torch.no_grad(), torch.autocast(device.type, enabled=False), _own_forward(model):
             plain = torch.cat([model(input_ids=ids.unsqueeze(0), use_cache=False).logits[0] for ids in sequences])
             positions = torch.cat([torch.arange(len(ids), device=device) for ids in sequences])
             with packed_attention(model):
@@ -264,8 +278,8 @@ def _try_packing(model: PreTrainedModel) -> str | None:
         return f"a packed pass fails on it ({(str(error) or type(error).__name__).splitlines()[0]})"
     finally:
         model.train(was_training)
-        # A trainer may have wrapped the model's forward in autocast. What that cached of the weights without gradients
-        # would cut them off from the training forward that comes next under the caller's own autocast.
+        # Weights that autocast rounded and kept here, without gradients, would be cut off from the training forward
+        # that comes next under the caller's own autocast.
         torch.clear_autocast_cache()
     gap = float((packed.float() - plain.float()).abs().max())
     # Rounding differs by the order of sums only; another attention pattern moves logits by a good part of their size.

@@ -38,7 +38,7 @@ def record(name: str, evaluations: Sequence[tuple[RunDir, str]], trainings: Mapp
     return {
         "schema_version": SCHEMA_VERSION,
         "name": name,
-        "machine": {key: session.get(key) for key in ("git", "processor", "cores", "python", "libraries")},
+        "machine": {key: session.get(key) for key in ("git", "processor", "cores", "gpus", "python", "libraries")},
         "asked": {
             "task_set": Path(first.task_set).name,
             "split": first.split,

@@ -104,7 +104,7 @@ def measured_once(recipe: Recipe, name: str, run: RunDir, tasks: Sequence[Task])
     section = recipe.evaluation
     sampling = Sampling(section.temperature, section.max_new_tokens, derived_seed(section.seed, "forgetting"))
     with grader_of(recipe.sandbox) as grader:
-        found = measure(load(recipe), grader, tasks, samples=section.samples, sampling=sampling)
+        found = measure(load(recipe, to_sample=True), grader, tasks, samples=section.samples, sampling=sampling)
     path.parent.mkdir(exist_ok=True)
     write_atomically(path, json.dumps(asdict(found)) + "\n")
     return found

@@ -43,7 +43,7 @@ def run_evaluation(
         return EvalResult.read(run.eval_path(name))
     section = recipe.evaluation
     tasks = evaluation_tasks(recipe)
-    loaded = load(recipe)
+    loaded = load(recipe, to_sample=True)
     with grader_of(recipe.sandbox) as grader:
         result = evaluate(
             loaded.engine,

@@ -35,15 +35,20 @@ class Loaded:
     engine: LocalEngine | VllmEngine
 
 
-def load(recipe: Recipe) -> Loaded:
-    """The recipe's model, its tokenizer, and an engine that samples from these very weights."""
+def load(recipe: Recipe, *, to_sample: bool = False) -> Loaded:
+    """The recipe's model, its tokenizer, and an engine that samples from these very weights.
+
+    Args:
+        recipe: whose model and launch settings are taken.
+        to_sample: nothing will be trained, so that the model may go to the GPU at once, where there is one.
+    """
     from code_repair_rl.models import load_model, load_tokenizer, settle_process
     from code_repair_rl.rollouts.local import LocalEngine
     from code_repair_rl.rollouts.vllm import VllmEngine
 
     settle_process(recipe.threads)
     tokenizer = load_tokenizer(recipe.model.name)
-    model = load_model(recipe.model.name, trainable=True)
+    model = load_model(recipe.model.name, trainable=True, to_sample=to_sample)
     if recipe.launch.vllm is not None:
         return Loaded(model, tokenizer, VllmEngine(recipe.launch.vllm, tokenizer))
     copy_dtype = None if recipe.model.autocast == "none" else recipe.model.autocast

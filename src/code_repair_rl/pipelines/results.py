@@ -54,7 +54,7 @@ def record(
     return {
         "schema_version": SCHEMA_VERSION,
         "recipe": run.recipe(),
-        "machine": {key: session.get(key) for key in ("git", "processor", "cores", "python", "libraries")},
+        "machine": {key: session.get(key) for key in ("git", "processor", "cores", "gpus", "python", "libraries")},
         "asked": {
             key: getattr(last, key)
             for key in ("task_set", "split", "tasks_sha256", "hint", "samples", "temperature", "isolation")
@@ -221,10 +221,15 @@ def _section(records: Sequence[Mapping[str, Any]]) -> str:
         for rival in RIVALS:
             if (estimate := pooled(records, rival)) is not None:
                 lines.append(f"| all {len(records)} | grpo against {rival} | {_points(_bounds(estimate))} | |")
-    machines = {f"{kept['machine']['processor']}, {kept['machine']['cores']} cores" for kept in records}
+    machines = {_machine(kept["machine"]) for kept in records}
     commits = {str((kept["machine"]["git"] or {}).get("commit", "unknown"))[:10] for kept in records}
     lines += ["", f"Machine: {'; '.join(sorted(machines))}. Commit: {', '.join(sorted(commits))}.", ""]
     return "\n".join(lines)
+
+
+def _machine(kept: Mapping[str, Any]) -> str:
+    gpus = "".join(f", {name}" for name in kept.get("gpus") or ())
+    return f"{kept['processor']}, {kept['cores']} cores{gpus}"
 
 
 def _last(kept: Mapping[str, Any]) -> str:

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
+_ROWS_ON_A_CPU = 64
+_ROWS_ON_A_GPU = 256
+
 
 class LocalEngine:
     """Samples with our own decoding loop over the model's own modules (see `Engine` for the contract).
@@ -43,7 +46,7 @@ class LocalEngine:
         tokenizer: PreTrainedTokenizerBase,
         *,
         copy_dtype: str | None = None,
-        max_rows: int = 64,
+        max_rows: int | None = None,
         packed: bool | None = None,
     ) -> None:
         """Wrap a model.
@@ -55,12 +58,12 @@ class LocalEngine:
             max_rows: so many different beginnings of completions advance together, and up to twice as many completions,
                 since those that have drawn the same so far are computed as one; bounds the memory of the suffix cache.
                 Finished ones are replaced by waiting ones, so that asking for many at once is faster than asking batch
-                by batch.
+                by batch. None: 64 on a CPU, 256 on a GPU.
             packed: use the packed decoding loop; None decides by trying (and says so once where it cannot).
         """
         self.model = model
         self.tokenizer: Any = tokenizer
-        self.max_rows = max_rows
+        self._max_rows = max_rows
         self._copy_dtype: torch.dtype | None = getattr(torch, copy_dtype) if copy_dtype else None
         self._copy: nn.Module | None = None
         self.packed = packed
@@ -68,6 +71,14 @@ class LocalEngine:
         self.weights_version = 0
         """How often `refresh` was called: answers with the same number come from the same weights."""
         self.stop_ids = _stop_ids(model, tokenizer)
+
+    @property
+    def max_rows(self) -> int:
+        """How many distinct beginnings of completions advance together."""
+        if self._max_rows is not None:
+            return self._max_rows
+        on_gpu = next(self.model.parameters()).device.type != "cpu"  # asked late: trainers move their model
+        return _ROWS_ON_A_GPU if on_gpu else _ROWS_ON_A_CPU
 
     @property
     def context_tokens(self) -> int:

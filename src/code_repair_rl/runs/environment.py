@@ -28,6 +28,7 @@ def describe_environment(seed: int | None) -> dict[str, Any]:
         "platform": platform.platform(),
         "processor": _processor(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "gpus": _gpus(),
         "memory_bytes": _memory_bytes(),
         "threads": os.environ.get("OMP_NUM_THREADS"),
         "libraries": {name: version for name in _LIBRARIES if (version := _version(name))},
@@ -66,6 +67,16 @@ def _processor() -> str:
     except OSError:
         pass
     return platform.processor() or platform.machine()
+
+
+def _gpus() -> list[str]:
+    """Names of the NVIDIA GPUs that the driver shows."""
+    try:
+        asked = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+        told = subprocess.run(asked, check=True, capture_output=True, text=True, timeout=10).stdout
+    except (OSError, subprocess.SubprocessError):
+        return []
+    return [name.strip() for name in told.splitlines() if name.strip()]
 
 
 def _memory_bytes() -> int:
