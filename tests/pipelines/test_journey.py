@@ -94,6 +94,29 @@ def test_another_seed_takes_over_what_does_not_depend_on_it(task_file: Path, tmp
     assert log.read_back == [True]
 
 
+def test_another_seed_reinforces_the_same_warm_start(task_file: Path, tmp_path: Path) -> None:
+    recipe = miniature(task_file, TINY_MODEL)
+    another = miniature(task_file, TINY_MODEL, ["seed=1"])
+    with pytest.raises(KeyboardInterrupt):
+        run_journey(recipe, tmp_path / "first", Log("sft", 2))
+    with pytest.raises(BadInput, match="not finished its fine-tuning"):
+        run_journey(another, tmp_path / "second", Log(), warm_start_of=tmp_path / "first")
+    with pytest.raises(KeyboardInterrupt):
+        run_journey(recipe, tmp_path / "first", Log("grpo", 1))
+    with pytest.raises(BadInput, match=r"different: sft"):
+        slower = miniature(task_file, TINY_MODEL, ["seed=1", "sft.learning_rate=0.5"])
+        run_journey(slower, tmp_path / "second", Log(), warm_start_of=tmp_path / "first")
+    assert not (tmp_path / "second").exists()
+    log = ReadBack("control")
+    with pytest.raises(KeyboardInterrupt):
+        run_journey(another, tmp_path / "second", log, warm_start_of=tmp_path / "first")
+    assert log.read_back[0]
+    first, second = (RunDir.open(tmp_path / name).read_eval("sft") for name in ("first", "second"))
+    assert second["tasks"] == first["tasks"]
+    weights = [(tmp_path / name / "sft" / "model" / "model.safetensors").read_bytes() for name in ("first", "second")]
+    assert weights[0] == weights[1]
+
+
 class ReadBack(Log):
     """Notes whether batches of evaluations were read back."""
 

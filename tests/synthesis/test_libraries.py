@@ -65,7 +65,11 @@ FILES = {
         "def test_clamp(x, expected):\n    assert clamp(x, 1, 3) == expected\n\n\n"
         "def test_evens():\n    seen.append(1)\n    assert evens([1, 2, 3, 4]) == [2, 4]\n\n\n"
         "def test_that_needs_the_one_before():\n    assert seen and evens([2]) == [2]\n\n\n"
-        "def test_that_fails_anyway():\n    assert clamp(1, 2, 3) == 7\n"
+        "def test_that_fails_anyway():\n    assert clamp(1, 2, 3) == 7\n\n\n"
+        "def test_with_a_child():\n    import os\n    child = os.fork()\n    if child == 0:\n        os._exit(0)\n"
+        "    os.waitpid(child, 0)\n    assert evens([2]) == [2]\n\n\n"
+        "def test_with_a_program():\n    import subprocess, sys\n"
+        "    assert subprocess.run([sys.executable, '-c', '']).returncode == 0 and evens([2]) == [2]\n"
     ),
     "tests/test_words.py": (
         "from small.words import initials, shorten, vowels\n\n\n"
@@ -77,7 +81,10 @@ FILES = {
     "docs/index.rst": "left out\n",
     "small.egg-info/PKG-INFO": "left out\n",
 }
-UNSTEADY = ("tests/test_numbers.py::test_that_fails_anyway", "tests/test_numbers.py::test_that_needs_the_one_before")
+UNSTEADY = tuple(
+    f"tests/test_numbers.py::{name}"
+    for name in ("test_that_fails_anyway", "test_that_needs_the_one_before", "test_with_a_child", "test_with_a_program")
+)
 
 
 @pytest.fixture(scope="module")

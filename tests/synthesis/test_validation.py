@@ -85,12 +85,6 @@ def test_what_the_journal_holds_is_not_graded_again(
     assert reasons(tasks, grader, journal=Journal(journal.path)) == first
 
 
-def test_where_the_known_good_tree_was_run_before_only_the_unchanged_code_runs(grader: Grader) -> None:
-    broken = repair("broken", (ONE,)).model_copy(update={"oracle": {"small.py": "def double(x):\n    return 5\n"}})
-    assert "known-good answer does not pass" in reasons([broken], grader)["broken"]
-    assert reasons([broken], grader, oracle_held=True) == {}
-
-
 def test_a_test_that_never_runs_where_answers_are_graded_is_found_all_the_same(grader: Grader) -> None:
     one = repair("never", (ONE, "tests/test_code.py::test_that_never_runs"))
-    assert "known-good answer does not pass" in reasons([one], grader, oracle_held=True)["never"]
+    assert "known-good answer does not pass" in reasons([one], grader)["never"]

@@ -27,6 +27,9 @@ def add_to(app: typer.Typer) -> None:
         base_of: Path | None = typer.Option(
             None, "--base-of", help="Take the base model's answers from this run, made with another training seed."
         ),
+        warm_start_of: Path | None = typer.Option(
+            None, "--warm-start-of", help="Take the fine-tuned model, and the base's answers, from this run."
+        ),
     ) -> None:
         """Teach a small real model to repair code, on this machine's CPU, and show what it learned.
 
@@ -37,6 +40,7 @@ def add_to(app: typer.Typer) -> None:
         `crrl grpo`: `recipe=NAME` (default `demo`), `run=FOLDER` (default `runs/RECIPE`), any key of the recipe.
         """
         from code_repair_rl.cli.watch import ConsoleWatcher
+        from code_repair_rl.errors import BadInput
         from code_repair_rl.pipelines.journey import require_same_base, run_journey, start_anew
         from code_repair_rl.recipes import compose
 
@@ -46,12 +50,15 @@ def add_to(app: typer.Typer) -> None:
             overrides.append("sandbox.backend=unsafe_local")
         recipe = compose(arguments.recipe, overrides)
         folder = arguments.run or Path("runs") / recipe.name
-        if base_of is not None:
-            require_same_base(recipe, folder, base_of)  # before anything is removed
+        if base_of is not None and warm_start_of is not None:
+            raise BadInput("--warm-start-of takes the base over, too", mend="leave --base-of out")
+        other = base_of or warm_start_of
+        if other is not None:
+            require_same_base(recipe, folder, other, sft_too=warm_start_of is not None)  # before anything is removed
         if fresh:
             start_anew(folder)
         with ConsoleWatcher(Console(stderr=True, highlight=False), recipe) as watcher:
-            outcome = run_journey(recipe, folder, watcher, base_of=base_of)
+            outcome = run_journey(recipe, folder, watcher, base_of=base_of, warm_start_of=warm_start_of)
         show(outcome, Console(highlight=False))
 
 

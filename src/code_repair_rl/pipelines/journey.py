@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from code_repair_rl.errors import BadInput
 from code_repair_rl.models import EMBEDDED_MODEL, embedded_model_folder, fetch_embedded_model, release_memory
 from code_repair_rl.pipelines.judging import run_evaluation
-from code_repair_rl.pipelines.stages import control_recipe, run_grpo, run_sft, starting_from
+from code_repair_rl.pipelines.stages import control_recipe, is_finished, run_grpo, run_sft, starting_from
 from code_repair_rl.recipes import Recipe
 from code_repair_rl.runs import RunDir, RunListener, changed_keys
 from code_repair_rl.tasks import load_tasks
@@ -62,7 +62,14 @@ class Watcher:
         """An evaluation has got this far."""
 
 
-def run_journey(recipe: Recipe, folder: Path, watcher: Watcher, *, base_of: Path | None = None) -> Outcome:
+def run_journey(
+    recipe: Recipe,
+    folder: Path,
+    watcher: Watcher,
+    *,
+    base_of: Path | None = None,
+    warm_start_of: Path | None = None,
+) -> Outcome:
     """Do what of the journey is not done yet, and report.
 
     Args:
@@ -71,25 +78,33 @@ def run_journey(recipe: Recipe, folder: Path, watcher: Watcher, *, base_of: Path
         watcher: told of every stage.
         base_of: a journey (of another training seed) that has asked the same base model the same tasks already: its
             answers are taken over.
+        warm_start_of: a journey whose fine-tuned model, with all that was found about it, is taken over as well: what
+            the seeds of reinforcement then differ by is reinforcement alone.
 
     Raises:
-        BadInput: `folder` holds a journey of another recipe, or `base_of` one that asked something else.
+        BadInput: `folder` holds a journey of another recipe, or the other journey asked or taught something else.
         MachineryFailed: something of ours failed; run again to go on.
     """
     from code_repair_rl.evaluation import compare
     from code_repair_rl.reporting import write_report
 
-    if base_of is not None:
-        require_same_base(recipe, folder, base_of)
+    other = warm_start_of or base_of
+    if other is not None:
+        require_same_base(recipe, folder, other, sft_too=warm_start_of is not None)
     run = RunDir.create(folder, recipe.model_dump(mode="json"), resume=True)
-    if base_of is not None:
-        run.adopt_samples("base", RunDir.open(base_of))
+    if other is not None:
+        run.adopt_samples("base", RunDir.open(other))
+    if warm_start_of is not None:
+        run.adopt_stage("sft", RunDir.open(warm_start_of))
     prepare(recipe, watcher)
     results = {"base": _evaluated(recipe, "base", run, watcher)}
 
     sft_folder, grpo_folder, control_folder = (folder / name for name in ("sft", "grpo", "control"))
-    sft = run_sft(recipe, sft_folder, watcher.stage(Stage("sft", "Warm start on known-good edits (SFT)")))
-    release_memory()
+    if warm_start_of is None:
+        sft = run_sft(recipe, sft_folder, watcher.stage(Stage("sft", "Warm start on known-good edits (SFT)")))
+        release_memory()
+    else:
+        sft = sft_folder / "model"
     results["sft"] = _evaluated(starting_from(recipe, sft), "sft", run, watcher)
 
     grpo_recipe = starting_from(recipe, sft)
@@ -113,23 +128,34 @@ def run_journey(recipe: Recipe, folder: Path, watcher: Watcher, *, base_of: Path
     return Outcome(results, comparisons, write_report(stages, run.report_path))
 
 
-def require_same_base(recipe: Recipe, folder: Path, other: Path) -> None:
+def require_same_base(recipe: Recipe, folder: Path, other: Path, *, sft_too: bool = False) -> None:
     """See that the journey in `other` has asked the base model what `recipe` asks it.
+
+    Args:
+        recipe: of the journey to come.
+        folder: where that will lie.
+        other: the journey that something is taken over from.
+        sft_too: see also that it has fine-tuned as `recipe` does, and is done with it.
 
     Raises:
         BadInput: it has not, or it is the very journey in `folder`.
     """
+    decides = (*_DECIDES_THE_BASE, "sft") if sft_too else _DECIDES_THE_BASE
     if other.absolute() == folder.absolute():
         raise BadInput("a run cannot take over its own evaluation", where=str(other), mend="name another run")
     run = RunDir.open(other)
     asked, was_asked = (
-        {key: one.get(key) for key in _DECIDES_THE_BASE} for one in (recipe.model_dump(mode="json"), run.recipe())
+        {key: one.get(key) for key in decides} for one in (recipe.model_dump(mode="json"), run.recipe())
     )
     if changed := changed_keys(asked, was_asked):
         raise BadInput(
-            f"that run judged its base model otherwise; different: {', '.join(changed)}",
+            f"that run judged or taught its model otherwise; different: {', '.join(changed)}",
             where=str(run.recipe_path),
-            mend="name a run of the same recipe, or leave --base-of out",
+            mend="name a run of the same recipe, or take nothing over",
+        )
+    if sft_too and not is_finished(RunDir.open(other / "sft")):
+        raise BadInput(
+            "that run has not finished its fine-tuning", where=str(other / "sft"), mend="let it go on, or leave it out"
         )
 
 

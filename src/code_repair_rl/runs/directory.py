@@ -305,11 +305,19 @@ class RunDir:
         theirs, ours = other.eval_samples_path(name), self.eval_samples_path(name)
         if not theirs.is_dir():
             raise BadInput("there are no completions of that evaluation", where=str(theirs), mend="name another run")
-        if ours.exists():
-            return
-        ours.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".samples.", dir=ours.parent) as scratch:
-            shutil.copytree(theirs, Path(scratch) / "copied").rename(ours)
+        _copy_whole(theirs, ours)
+
+    def adopt_stage(self, name: str, other: RunDir) -> None:
+        """Take over a stage, `NAME/`, and what its model was found to be, from another run; what is here stays.
+
+        Raises:
+            BadInput: the other run has not judged it.
+        """
+        found = other.read_eval(name)
+        _copy_whole(other.path / name, self.path / name)
+        self.adopt_samples(name, other)
+        if name not in self.eval_names():
+            self.write_eval(name, found)
 
     def read_eval(self, name: str) -> dict[str, Any]:
         """What `eval/NAME.json` holds.
@@ -389,6 +397,15 @@ def _read_json(path: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise BadInput("is not a JSON object", where=str(path))
     return found
+
+
+def _copy_whole(source: Path, destination: Path) -> None:
+    """Copy a folder unless there is one: the whole of it, or nothing."""
+    if destination.exists():
+        return
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{destination.name}.", dir=destination.parent) as scratch:
+        shutil.copytree(source, Path(scratch) / "copied").rename(destination)
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:

@@ -32,8 +32,6 @@ class Candidates:
     tasks: list[Task]
     unusable: list[Unusable]
     """What could not be used, with its reason."""
-    oracle_held: bool = False
-    """Whether the tests were run on the trees after the known-good answers several times while they were made."""
     measures: Mapping[str, object] = field(default_factory=dict)
     """What was measured on the way, for the build's record."""
 
@@ -107,7 +105,7 @@ def _libraries_bugs(*, backend: str, seed: int, limit: int | None, workers: int,
 
     made = library_bugs(LIBRARIES, select_backend(backend), seed=seed, limit=limit, workers=workers, progress=progress)
     measures = {"whole_suite": asdict(made.whole_suite)} if limit is None else {}
-    return Candidates(made.tasks, made.unusable, oracle_held=True, measures=measures)
+    return Candidates(made.tasks, made.unusable, measures=measures)
 
 
 def _libraries_implement(*, backend: str, seed: int, limit: int | None, workers: int, progress: Progress) -> Candidates:
@@ -118,7 +116,7 @@ def _libraries_implement(*, backend: str, seed: int, limit: int | None, workers:
     made = library_functions(
         LIBRARIES, select_backend(backend), seed=seed, limit=limit, workers=workers, progress=progress
     )
-    return Candidates(*made, oracle_held=True)
+    return Candidates(*made)
 
 
 def _releases(*, backend: str, seed: int, limit: int | None, workers: int, progress: Progress) -> Candidates:
@@ -274,9 +272,7 @@ def _built(
 
     journal = Journal(home() / "validation" / f"{info.name}-{digest_of(info.version, seed, limit)[:16]}.jsonl")
     with Grader(backend=backend, workers=workers) as grader:
-        kept, bad = validate(
-            apart, grader, workers=workers, oracle_held=made.oracle_held, journal=journal, on_done=on_done
-        )
+        kept, bad = validate(apart, grader, workers=workers, journal=journal, on_done=on_done)
     if len(bad) > len(kept):
         # Candidates were run before: if most fail now, it is not the tasks. Nothing is written, an older set stays.
         raise MachineryFailed(

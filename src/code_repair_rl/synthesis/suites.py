@@ -71,6 +71,8 @@ class Found:
     """Test to path to lines, where it was watched."""
     seconds: Mapping[str, float]
     """Test to processor time."""
+    with_processes: frozenset[str] = frozenset()
+    """Tests that started a process."""
 
     def passed(self, test: str) -> bool:
         """Whether the test passed."""
@@ -110,7 +112,8 @@ class Suite:
     @cached_property
     def lines(self) -> Mapping[str, Mapping[str, frozenset[int]]]:
         """Test to path to the source lines that it executes, of every test that may be used: those that passed every
-        one of `STEADY_RUNS` runs, once watched, the others in shuffled order, and are not slow."""
+        one of `STEADY_RUNS` runs, once watched, the others in shuffled order, are not slow, and start no process (the
+        limits of a busy machine decide how those end)."""
         watched = Run(watch=(self.library.source,), cpu_seconds=2 * _WHOLE_SUITE_SECONDS)
         shuffled = [Run(shuffle=seed, cpu_seconds=_WHOLE_SUITE_SECONDS) for seed in range(1, STEADY_RUNS)]
         found = self.run([watched, *shuffled], f"{self.library.name}: its own tests, {STEADY_RUNS} times")
@@ -122,7 +125,7 @@ class Suite:
         return {
             test: {path: frozenset(numbers) for path, numbers in lines.items() if self.library.is_source(path)}
             for test, lines in sorted(found[0].lines.items())
-            if all(one.passed(test) for one in found)
+            if all(one.passed(test) and test not in one.with_processes for one in found)
             and min(one.seconds.get(test, 0.0) for one in found[1:]) <= SLOW_SECONDS
         }
 
@@ -262,6 +265,7 @@ def _found(finding: Mapping[str, Any]) -> Found:
         statuses=finding.get("statuses", {}),
         lines=finding.get("lines", {}),
         seconds=finding.get("seconds", {}),
+        with_processes=frozenset(finding.get("with_processes", ())),
     )
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from code_repair_rl.edits import EditError, parse
 from code_repair_rl.errors import MachineryFailed
-from code_repair_rl.grading import Grader, Outcome, TestStatus, Verdict
+from code_repair_rl.grading import Grader, Outcome, Verdict
 from code_repair_rl.grading.verdict import GRADER_VERSION
 from code_repair_rl.home import write_atomically
 from code_repair_rl.synthesis.journal import Journal, digest_of
@@ -35,7 +35,6 @@ def validate(
     *,
     repeat: int = 1,
     workers: int = 2,
-    oracle_held: bool = False,
     journal: Journal | None = None,
     on_done: Callable[[int], None] = lambda _: None,
 ) -> tuple[list[Task], list[Quarantined]]:
@@ -49,8 +48,6 @@ def validate(
             runs anew, a repository's tests in shuffled order.
         repeat: how often everything is run; more than once finds flaky tests.
         workers: tasks at once.
-        oracle_held: the tests were run on the tree after the known-good answer before, several times: they are run on
-            it once more only where one does not run on the unchanged code.
         journal: what is found is kept there task by task, and what is there is not run again.
         on_done: told how many more tasks are done.
 
@@ -63,14 +60,14 @@ def validate(
     known_good = _OncePerOracle(grader)
 
     def complaint(task: Task) -> str | None:
-        key = digest_of(task.model_dump_json(), repeat, oracle_held, grader.isolation, GRADER_VERSION)
+        key = digest_of(task.model_dump_json(), repeat, grader.isolation, GRADER_VERSION)
         if journal is not None and key in journal:
             on_done(1)
             known: str | None = journal[key]
             return known
         found = _form_complaint(task, grader)
         for time in range(repeat):
-            found = found or _complaint(task, grader, known_good, anew=time > 0, oracle_held=oracle_held)
+            found = found or _complaint(task, grader, known_good, anew=time > 0)
         if journal is not None:
             journal.put(key, found)
         on_done(1)
@@ -130,19 +127,14 @@ def _form_complaint(task: Task, grader: Grader) -> str | None:
     return None
 
 
-def _complaint(task: Task, grader: Grader, known_good: _OncePerOracle, *, anew: bool, oracle_held: bool) -> str | None:
+def _complaint(task: Task, grader: Grader, known_good: _OncePerOracle, *, anew: bool) -> str | None:
     if task.kind is Kind.CLASSIFY or task.tests is None:  # without tests: compared, not run; nothing can fail
         return None
 
-    def refused() -> str | None:
-        verdict = grader.grade_files_anew(task, task.files_after_oracle()) if anew else known_good.verdict(task)
-        good = _spoken(task, verdict)
-        return None if good.passed else f"the known-good answer does not pass ({_why(good)})"
-
-    if not oracle_held:
-        reason = refused()
-        if reason is not None:
-            return reason
+    verdict = grader.grade_files_anew(task, task.files_after_oracle()) if anew else known_good.verdict(task)
+    good = _spoken(task, verdict)
+    if not good.passed:
+        return f"the known-good answer does not pass ({_why(good)})"
     unchanged = _spoken(task, (grader.grade_files_anew if anew else grader.grade_files)(task, task.files))
     if unchanged.passed:
         return "the unchanged code passes"
@@ -150,11 +142,7 @@ def _complaint(task: Task, grader: Grader, known_good: _OncePerOracle, *, anew: 
         return f"the unchanged code fails by {unchanged.outcome} only"
     if not any(not test.visible and test.status != "passed" for test in unchanged.tests):
         return "only visible examples fail: writing their values into the code would pass"
-    reason = _unexpected(task, unchanged)
-    # A test that did not run on the unchanged code may be one that never runs where answers are graded.
-    if reason is None and oracle_held and any(test.status is TestStatus.MISSING for test in unchanged.tests):
-        return refused()
-    return reason
+    return _unexpected(task, unchanged)
 
 
 def _unexpected(task: Task, unchanged: Verdict) -> str | None:

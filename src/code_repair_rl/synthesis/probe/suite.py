@@ -37,6 +37,8 @@ _ARGUMENTS = (
     "--assert=plain",  # nobody reads the messages, and rewriting costs more than most tests
 )
 _MOST_MEMORY_BYTES = 2 << 30
+_STARTS_A_PROCESS = frozenset({"os.fork", "os.forkpty", "os.posix_spawn", "os.spawn", "os.system", "subprocess.Popen"})
+"""Names of audit events."""
 _COLLECT_SECONDS = 60.0
 
 
@@ -135,8 +137,15 @@ def _run(
             "lines": {test: _sorted(found) for test, found in watcher.lines.items()},
             "seconds": watcher.seconds,
             "uncollected": watcher.uncollected,
+            "with_processes": sorted(watcher.with_processes),
         }
     )
+
+
+def _ended_processes() -> tuple[int, int]:
+    """Changes whenever a child has ended and been waited for, however it was started."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_minflt, used.ru_nvcsw
 
 
 def _sorted(found: Mapping[str, set[int]]) -> dict[str, list[int]]:
@@ -155,6 +164,10 @@ class Watcher:
         """Processor time of each test."""
         self.uncollected: list[str] = []
         """Modules that could not be imported."""
+        self.with_processes: set[str] = set()
+        """Tests that started a process."""
+        self._running: str | None = None
+        sys.addaudithook(self._note_processes)
         self._wanted = wanted
         self._root = root
         self._watch = watch
@@ -179,6 +192,8 @@ class Watcher:
     def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
         """Watch one test."""
         self._current = {}
+        self._running = item.nodeid
+        ended_before = _ended_processes()
         begun = time.process_time()
         if self._watch:
             threading.settrace(self._enter)
@@ -186,6 +201,9 @@ class Watcher:
         yield
         sys.settrace(None)
         threading.settrace(None)  # as documented
+        self._running = None
+        if _ended_processes() != ended_before:
+            self.with_processes.add(item.nodeid)
         self.seconds[item.nodeid] = round(time.process_time() - begun, 4)
         if self._watch:
             self.lines[item.nodeid] = self._current
@@ -198,6 +216,10 @@ class Watcher:
             self.statuses[report.nodeid] = "skipped"
         elif report.when == "call":
             self.statuses[report.nodeid] = "passed"
+
+    def _note_processes(self, event: str, arguments: tuple[Any, ...]) -> None:
+        if event in _STARTS_A_PROCESS and self._running is not None:
+            self.with_processes.add(self._running)
 
     def _enter(self, frame: FrameType, event: str, argument: Any) -> Any:
         name = frame.f_code.co_filename
