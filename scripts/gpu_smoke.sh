@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Check the parts that need a GPU, on a machine with at least one, in under ten minutes; prints what it proved.
-# NOT YET RUN ON A GPU: its own first run is the first test of it.
+# On one GPU it has run (an H200); what needs two, or vLLM, has not: its first run there is the first test of it.
 #
 #   scripts/gpu_smoke.sh [MODEL]     default Qwen/Qwen3-0.6B (downloaded from the hub where it is not a folder)
 #
@@ -35,6 +35,7 @@ nvidia-smi --query-gpu=name,memory.total,driver_version --format=csv,noheader
 small=(recipe=smoke "model.name=$model" sft.steps=2 grpo.steps=2 grpo.validation_tasks=0)
 
 try "the machine has what training needs" crrl doctor --json
+try "packed passes compute what plain ones do" python -m pytest -q -p no:cacheprovider tests/training/test_on_gpu.py
 try "memory was planned" crrl plan --model "$model" --lora 16 --training-gpus 1 --require-fit
 try "SFT on one GPU" crrl sft "${small[@]}" run="$work/sft" 'model.lora={rank: 8}'
 try "GRPO on one GPU, sampling by itself" crrl grpo "${small[@]}" run="$work/grpo" 'model.lora={rank: 8}'

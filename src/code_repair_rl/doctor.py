@@ -102,11 +102,23 @@ def _libraries() -> list[Check]:
 
 
 _TORCH_PROBE = """
-import json, torch
+import json, time, torch
 product = torch.ones(64, 64) @ torch.ones(64, 64)
 assert float(product[0, 0]) == 64.0
+
+def seconds(dtype):
+    # The largest layer of the embedded model over a micro-batch of tokens; the best of some, for machines are noisy.
+    tokens, weights = torch.randn(512, 576).to(dtype), torch.randn(1536, 576).to(dtype)
+    times = []
+    for _ in range(12):
+        begun = time.perf_counter()
+        torch.nn.functional.linear(tokens, weights)
+        times.append(time.perf_counter() - begun)
+    return min(times)
+
 gpus = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
 print(json.dumps({
+    "bf16_speed": seconds(torch.float32) / seconds(torch.bfloat16),
     "version": torch.__version__, "threads": torch.get_num_threads(), "cuda": torch.version.cuda,
     "gpus": [{"name": g.name, "memory_bytes": g.total_memory} for g in gpus],
 }))
@@ -131,7 +143,8 @@ def torch_findings(probe: dict[str, Any], *, cores: int, nvidia: str | None) -> 
     """What the probe's answer means on a machine with that many usable cores.
 
     Args:
-        probe: version, threads, cuda (None for a CPU build), gpus (name, memory_bytes).
+        probe: version, threads, cuda (None for a CPU build), gpus (name, memory_bytes), bf16_speed (on the CPU, over
+            that of fp32).
         cores: how many this process may run on.
         nvidia: the first line of `nvidia-smi -L`, or None where there is no such GPU.
     """
@@ -149,7 +162,14 @@ def torch_findings(probe: dict[str, Any], *, cores: int, nvidia: str | None) -> 
     if nvidia:
         mend = "compare the driver's version (`nvidia-smi`) with the CUDA version that this torch was built for"
         return [torch, Check("GPU", Status.WARN, f"{nvidia}, but torch {probe['version']} cannot use it", mend)]
-    return [torch, Check("GPU", Status.MISSING, "none; everything in the demo runs on the CPU")]
+    return [torch, _precision(probe["bf16_speed"]), Check("GPU", Status.MISSING, "none; the demo runs on the CPU")]
+
+
+def _precision(bf16_speed: float) -> Check:
+    found = f"a product in bf16 runs at {bf16_speed:.1f} times the speed of fp32"
+    if bf16_speed < 0.8:
+        return Check("precision", Status.WARN, found, "train in fp32 on this processor: add `model.autocast=none`")
+    return Check("precision", Status.OK, found)
 
 
 def _isolation() -> list[Check]:

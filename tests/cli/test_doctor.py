@@ -99,18 +99,31 @@ def test_a_check_that_breaks_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 class TestTorchFindings:
-    CPU: ClassVar[dict[str, Any]] = {"version": "2.13.0+cpu", "threads": 2, "cuda": None, "gpus": []}
+    CPU: ClassVar[dict[str, Any]] = {
+        "version": "2.13.0+cpu",
+        "threads": 2,
+        "cuda": None,
+        "gpus": [],
+        "bf16_speed": 1.9,
+    }
 
     def test_a_cpu_build_without_a_gpu_is_well(self) -> None:
-        torch, gpu = torch_findings(self.CPU, cores=2, nvidia=None)
+        torch, _, gpu = torch_findings(self.CPU, cores=2, nvidia=None)
         assert (torch.status, gpu.status) == (Status.OK, Status.MISSING)
         assert works([torch, gpu])
 
     def test_more_threads_than_cores_is_a_warning_with_the_number(self) -> None:
-        torch, _ = torch_findings(self.CPU | {"threads": 8}, cores=2, nvidia=None)
+        torch, *_ = torch_findings(self.CPU | {"threads": 8}, cores=2, nvidia=None)
         assert torch.status is Status.WARN
         assert "OMP_NUM_THREADS" in str(torch.mend)
         assert "2" in str(torch.mend)
+
+    def test_where_bf16_is_the_slower_one_fp32_is_advised(self) -> None:
+        _, fast, _ = torch_findings(self.CPU, cores=2, nvidia=None)
+        _, slow, _ = torch_findings(self.CPU | {"bf16_speed": 0.5}, cores=2, nvidia=None)
+        assert (fast.status, slow.status) == (Status.OK, Status.WARN)
+        assert "model.autocast=none" in str(slow.mend)
+        assert works([slow])
 
     def test_a_gpu_beside_a_cpu_build_is_told_how_to_use_it(self) -> None:
         _, gpu = torch_findings(self.CPU, cores=2, nvidia="GPU 0: NVIDIA H100")
