@@ -85,6 +85,18 @@ def test_the_page_has_a_row_for_every_model_and_seed(tmp_path: Path, results: di
     assert not math.isnan(float(text.split("grpo against sft | ")[1].split(" ")[0]))
 
 
+def test_seeds_with_other_settings_stand_apart_and_say_what_differs(
+    tmp_path: Path, results: dict[str, EvalResult]
+) -> None:
+    records = [record(journey(tmp_path / str(n), n, results)) for n in range(3)]
+    records[2]["recipe"]["sft"]["steps"] = 7
+    text = page(records)
+    assert f"## `cpu-hour`, `sft.steps={records[0]['recipe']['sft']['steps']}`\n" in text
+    assert "## `cpu-hour`, `sft.steps=7`\n" in text
+    assert "| all 2 |" in text and "| all 3 |" not in text
+    assert "sft.steps" not in page(records[:2])
+
+
 def test_a_journey_without_its_result_is_refused(tmp_path: Path, results: dict[str, EvalResult]) -> None:
     del results["grpo"]
     with pytest.raises(BadInput, match="not finished"):

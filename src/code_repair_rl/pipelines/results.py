@@ -15,7 +15,7 @@ from typing import Any
 from code_repair_rl.errors import BadInput
 from code_repair_rl.evaluation import Comparison, Estimate, EvalResult, compare, difference, summary
 from code_repair_rl.home import write_atomically
-from code_repair_rl.runs import RunDir
+from code_repair_rl.runs import RunDir, changed_keys
 
 ORDER = ("base", "sft", "control", "grpo")
 """The models of a journey, as tables list them."""
@@ -109,10 +109,26 @@ def read_records(folder: Path) -> list[dict[str, Any]]:
 
 
 def page(records: Sequence[Mapping[str, Any]]) -> str:
-    """The tables as Markdown, one section for each recipe."""
+    """The tables as Markdown, a section for each recipe; seeds that were run with other settings have their own."""
     names = list(dict.fromkeys(str(kept["recipe"]["name"]) for kept in records))
-    sections = [_section([kept for kept in records if kept["recipe"]["name"] == name]) for name in names]
+    sections = []
+    for name in names:
+        alike: list[list[Mapping[str, Any]]] = []
+        for kept in records:
+            if kept["recipe"]["name"] == name:
+                known = next((one for one in alike if not changed_keys(_settings(one[0]), _settings(kept))), None)
+                if known is None:
+                    alike.append([kept])
+                else:
+                    known.append(kept)
+        differing = {key: None for one in alike[1:] for key in changed_keys(_settings(alike[0][0]), _settings(one[0]))}
+        sections += [_section(one, list(differing)) for one in alike]
     return "\n".join(filter(None, [study_table(records), *sections]))
+
+
+def _settings(kept: Mapping[str, Any]) -> dict[str, Any]:
+    """The recipe without what may differ between seeds that are looked at together."""
+    return {key: value for key, value in kept["recipe"].items() if key not in ("seed", "threads", "description")}
 
 
 def pooled(records: Sequence[Mapping[str, Any]], rival: str) -> Estimate | None:
@@ -184,12 +200,13 @@ def _bounds(estimate: Estimate) -> list[float]:
     return [round(plain[key], 4) for key in ("value", "low", "high")]
 
 
-def _section(records: Sequence[Mapping[str, Any]]) -> str:
+def _section(records: Sequence[Mapping[str, Any]], told: Sequence[str] = ()) -> str:
+    """The records' tables; the heading tells the recipe's values at the dotted keys `told`."""
     first = records[0]
     asked, recipe = first["asked"], first["recipe"]
     ks = sorted(first["models"][_last(first)]["pass_at"], key=int)
     lines = [
-        f"## `{recipe['name']}`",
+        f"## `{recipe['name']}`" + "".join(f", `{key}={_at(recipe, key)}`" for key in told),
         "",
         f"{recipe['description']} {len(first['problems'])} tasks of {len(set(first['problems']))} problems"
         f" ({asked['task_set']}, {asked['split']} split, hint `{asked['hint']}`), {asked['samples']} answers each at"
@@ -225,6 +242,13 @@ def _section(records: Sequence[Mapping[str, Any]]) -> str:
     commits = {str((kept["machine"]["git"] or {}).get("commit", "unknown"))[:10] for kept in records}
     lines += ["", f"Machine: {'; '.join(sorted(machines))}. Commit: {', '.join(sorted(commits))}.", ""]
     return "\n".join(lines)
+
+
+def _at(recipe: Mapping[str, Any], key: str) -> Any:
+    value: Any = recipe
+    for part in key.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return value
 
 
 def _machine(kept: Mapping[str, Any]) -> str:
