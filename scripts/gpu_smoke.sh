@@ -35,6 +35,7 @@ nvidia-smi --query-gpu=name,memory.total,driver_version --format=csv,noheader
 small=(recipe=smoke "model.name=$model" sft.steps=2 grpo.steps=2 grpo.validation_tasks=0)
 
 try "the machine has what training needs" crrl doctor --json
+try "torch computes on the GPU" python -c 'import torch; assert float(torch.ones(2, device="cuda").sum()) == 2.0'
 try "packed passes compute what plain ones do" python -m pytest -q -p no:cacheprovider tests/training/test_on_gpu.py
 try "memory was planned" crrl plan --model "$model" --lora 16 --training-gpus 1 --require-fit
 try "SFT on one GPU" crrl sft "${small[@]}" run="$work/sft" 'model.lora={rank: 8}'

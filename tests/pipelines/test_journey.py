@@ -1,6 +1,7 @@
 """The whole loop in miniature, on real parts: it runs, it can be cut, it goes on, and it is done only once."""
 
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,7 +10,8 @@ import pytest
 from code_repair_rl.errors import BadInput
 from code_repair_rl.evaluation import Progress
 from code_repair_rl.models import EMBEDDED_MODEL, TINY_MODEL, load_model
-from code_repair_rl.pipelines.journey import Stage, Watcher, require_same_base, run_journey, start_anew
+from code_repair_rl.pipelines.journey import Stage, Watcher, require_possible, run_journey, start_anew
+from code_repair_rl.pipelines.results import record
 from code_repair_rl.recipes import Recipe, compose
 from code_repair_rl.runs import RunDir, RunListener, SilentListener
 
@@ -99,7 +101,7 @@ def test_another_seed_reinforces_the_same_warm_start(task_file: Path, tmp_path: 
     another = miniature(task_file, TINY_MODEL, ["seed=1"])
     with pytest.raises(KeyboardInterrupt):
         run_journey(recipe, tmp_path / "first", Log("sft", 2))
-    with pytest.raises(BadInput, match="not finished its fine-tuning"):
+    with pytest.raises(BadInput, match="not finished and judged its fine-tuning"):
         run_journey(another, tmp_path / "second", Log(), warm_start_of=tmp_path / "first")
     with pytest.raises(KeyboardInterrupt):
         run_journey(recipe, tmp_path / "first", Log("grpo", 1))
@@ -115,6 +117,12 @@ def test_another_seed_reinforces_the_same_warm_start(task_file: Path, tmp_path: 
     assert second["tasks"] == first["tasks"]
     weights = [(tmp_path / name / "sft" / "model" / "model.safetensors").read_bytes() for name in ("first", "second")]
     assert weights[0] == weights[1]
+    with pytest.raises(BadInput, match="a warm start of its own"):
+        run_journey(recipe, tmp_path / "first", Log(), warm_start_of=tmp_path / "second")
+    shutil.rmtree(tmp_path / "first")  # it goes on without, and without being told again
+    run_journey(another, tmp_path / "second", Log())
+    assert RunDir.open(tmp_path / "second").read_eval("sft") == second
+    assert record(RunDir.open(tmp_path / "second"))["warm_start_of"] == "first"
 
 
 class ReadBack(Log):
@@ -141,8 +149,9 @@ def test_a_run_does_not_take_over_its_own_base(task_file: Path, tmp_path: Path) 
     recipe = miniature(task_file, TINY_MODEL)
     with pytest.raises(KeyboardInterrupt):
         run_journey(recipe, tmp_path / "run", Log("sft"))
-    with pytest.raises(BadInput, match="its own evaluation"):
-        require_same_base(recipe, tmp_path / "run", tmp_path / "run")
+    for itself in (tmp_path / "run", tmp_path / "run" / ".." / "run", tmp_path / "run" / "sft"):
+        with pytest.raises(BadInput, match="its own evaluation"):
+            require_possible(recipe, tmp_path / "run", itself, None, fresh=True)
 
 
 def test_another_recipe_in_the_same_place_is_refused(task_file: Path, tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ def add_to(app: typer.Typer) -> None:
         """
         from code_repair_rl.cli.watch import ConsoleWatcher
         from code_repair_rl.errors import BadInput
-        from code_repair_rl.pipelines.journey import require_same_base, run_journey, start_anew
+        from code_repair_rl.pipelines.journey import require_possible, run_journey, start_anew
         from code_repair_rl.recipes import compose
 
         arguments = sorted_arguments(context.args)
@@ -52,9 +52,7 @@ def add_to(app: typer.Typer) -> None:
         folder = arguments.run or Path("runs") / recipe.name
         if base_of is not None and warm_start_of is not None:
             raise BadInput("--warm-start-of takes the base over, too", mend="leave --base-of out")
-        other = base_of or warm_start_of
-        if other is not None:
-            require_same_base(recipe, folder, other, sft_too=warm_start_of is not None)  # before anything is removed
+        require_possible(recipe, folder, base_of, warm_start_of, fresh=fresh)  # before anything is removed
         if fresh:
             start_anew(folder)
         with ConsoleWatcher(Console(stderr=True, highlight=False), recipe) as watcher:

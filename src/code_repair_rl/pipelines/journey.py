@@ -88,19 +88,17 @@ def run_journey(
     from code_repair_rl.evaluation import compare
     from code_repair_rl.reporting import write_report
 
-    other = warm_start_of or base_of
-    if other is not None:
-        require_same_base(recipe, folder, other, sft_too=warm_start_of is not None)
+    taken_over = require_possible(recipe, folder, base_of, warm_start_of)
     run = RunDir.create(folder, recipe.model_dump(mode="json"), resume=True)
-    if other is not None:
-        run.adopt_samples("base", RunDir.open(other))
-    if warm_start_of is not None:
-        run.adopt_stage("sft", RunDir.open(warm_start_of))
+    if taken_over.base_of is not None:
+        run.adopt_samples("base", taken_over.base_of)
+    if taken_over.warm_start_of is not None:
+        run.adopt_stage("sft", taken_over.warm_start_of)
     prepare(recipe, watcher)
     results = {"base": _evaluated(recipe, "base", run, watcher)}
 
     sft_folder, grpo_folder, control_folder = (folder / name for name in ("sft", "grpo", "control"))
-    if warm_start_of is None:
+    if run.adopted("sft") is None:
         sft = run_sft(recipe, sft_folder, watcher.stage(Stage("sft", "Warm start on known-good edits (SFT)")))
         release_memory()
     else:
@@ -128,20 +126,58 @@ def run_journey(
     return Outcome(results, comparisons, write_report(stages, run.report_path))
 
 
-def require_same_base(recipe: Recipe, folder: Path, other: Path, *, sft_too: bool = False) -> None:
-    """See that the journey in `other` has asked the base model what `recipe` asks it.
+@dataclass(frozen=True, slots=True)
+class TakenOver:
+    """The runs that a journey still has to take something over from."""
+
+    base_of: RunDir | None = None
+    warm_start_of: RunDir | None = None
+
+
+def require_possible(
+    recipe: Recipe, folder: Path, base_of: Path | None, warm_start_of: Path | None, *, fresh: bool = False
+) -> TakenOver:
+    """See that the journey of `recipe` in `folder` can take over what it is told to; what it has already it keeps.
 
     Args:
         recipe: of the journey to come.
-        folder: where that will lie.
-        other: the journey that something is taken over from.
-        sft_too: see also that it has fine-tuned as `recipe` does, and is done with it.
+        folder: where that lies, or will lie.
+        base_of: see `run_journey`; so for `warm_start_of`, which gives the base's answers as well.
+        fresh: what lies in `folder` will be removed first.
 
     Raises:
-        BadInput: it has not, or it is the very journey in `folder`.
+        BadInput: the other run asked or taught something else or is not done, or `folder` has a warm start of its own.
+    """
+    there = not fresh and (folder / "recipe.yaml").is_file()
+    mine = RunDir.open(folder) if there else None
+    from_run = warm_start_of or base_of
+    asked_already = mine is not None and mine.eval_samples_path("base").is_dir()
+    base = None if from_run is None or asked_already else _of_same_base(recipe, folder, from_run)
+    if warm_start_of is None:
+        return TakenOver(base)
+    known = None if mine is None else mine.adopted("sft")
+    if known is None and mine is not None and (folder / "sft").exists():
+        raise BadInput(
+            "this journey has a warm start of its own", where=str(folder / "sft"), mend="name another folder for it"
+        )
+    if known is not None and known != str(warm_start_of.resolve()):
+        raise BadInput(f"this journey's warm start is that of {known}", where=str(folder), mend="name that run")
+    if mine is not None and known is not None and "sft" in mine.eval_names():
+        return TakenOver(base)  # all is here
+    return TakenOver(base, _of_same_base(recipe, folder, warm_start_of, sft_too=True))
+
+
+def _of_same_base(recipe: Recipe, folder: Path, other: Path, *, sft_too: bool = False) -> RunDir:
+    """The journey in `other`, if it has asked the base model what `recipe` asks it.
+
+    With `sft_too`, also if it has fine-tuned as `recipe` does, and judged the result.
+
+    Raises:
+        BadInput: it has not, or one of the folders lies in the other.
     """
     decides = (*_DECIDES_THE_BASE, "sft") if sft_too else _DECIDES_THE_BASE
-    if other.absolute() == folder.absolute():
+    here, there = folder.resolve(), other.resolve()
+    if here == there or here in there.parents or there in here.parents:
         raise BadInput("a run cannot take over its own evaluation", where=str(other), mend="name another run")
     run = RunDir.open(other)
     asked, was_asked = (
@@ -153,10 +189,13 @@ def require_same_base(recipe: Recipe, folder: Path, other: Path, *, sft_too: boo
             where=str(run.recipe_path),
             mend="name a run of the same recipe, or take nothing over",
         )
-    if sft_too and not is_finished(RunDir.open(other / "sft")):
+    if not run.eval_samples_path("base").is_dir():
+        raise BadInput("that run has not asked its base model", where=str(other), mend="let it go on")
+    if sft_too and not (is_finished(RunDir.open(other / "sft")) and "sft" in run.eval_names()):
         raise BadInput(
-            "that run has not finished its fine-tuning", where=str(other / "sft"), mend="let it go on, or leave it out"
+            "that run has not finished and judged its fine-tuning", where=str(other / "sft"), mend="let it go on"
         )
+    return run
 
 
 def start_anew(folder: Path) -> None:

@@ -48,7 +48,7 @@ def load(recipe: Recipe, *, to_sample: bool = False) -> Loaded:
 
     settle_process(recipe.threads)
     tokenizer = load_tokenizer(recipe.model.name)
-    model = load_model(recipe.model.name, trainable=True, to_sample=to_sample)
+    model = load_model(recipe.model.name, trainable=True, to_sample=to_sample and recipe.launch.vllm is None)
     if recipe.launch.vllm is not None:
         return Loaded(model, tokenizer, VllmEngine(recipe.launch.vllm, tokenizer))
     copy_dtype = None if recipe.model.autocast == "none" else recipe.model.autocast

@@ -54,6 +54,7 @@ def record(
     return {
         "schema_version": SCHEMA_VERSION,
         "recipe": run.recipe(),
+        "warm_start_of": Path(adopted).name if (adopted := run.adopted("sft")) else None,
         "machine": {key: session.get(key) for key in ("git", "processor", "cores", "gpus", "python", "libraries")},
         "asked": {
             key: getattr(last, key)
@@ -83,9 +84,19 @@ def keep(
     stages: Mapping[str, Path] | None = None,
     forgetting: Mapping[str, Mapping[str, float]] | None = None,
 ) -> Path:
-    """Write a journey's record into `folder`, under its recipe's name and seed; the rest as for `record`."""
+    """Write a journey's record into `folder`, under its recipe's name and seed; the rest as for `record`.
+
+    Raises:
+        BadInput: as for `record`; or another recipe's record of that name and seed is there.
+    """
     kept = record(run, stages, forgetting)
     path = folder / f"{kept['recipe']['name']}-seed{kept['recipe']['seed']}.json"
+    if path.is_file() and (changed := changed_keys(_settings(json.loads(path.read_text("utf-8"))), _settings(kept))):
+        raise BadInput(
+            f"a record of other settings is there, which would be lost; different: {', '.join(changed)}",
+            where=str(path),
+            mend="run another seed, or move the record away",
+        )
     write_atomically(path, json.dumps(kept, separators=(",", ":")) + "\n")
     return path
 
@@ -238,10 +249,17 @@ def _section(records: Sequence[Mapping[str, Any]], told: Sequence[str] = ()) -> 
         for rival in RIVALS:
             if (estimate := pooled(records, rival)) is not None:
                 lines.append(f"| all {len(records)} | grpo against {rival} | {_points(_bounds(estimate))} | |")
+    shared = [f"seed {kept['recipe']['seed']} that of {kept['warm_start_of']}" for kept in records if _adopted(kept)]
+    if shared:
+        lines += ["", f'Warm starts taken over from another run: {", ".join(shared)}; "all" shares them, too.']
     machines = {_machine(kept["machine"]) for kept in records}
     commits = {str((kept["machine"]["git"] or {}).get("commit", "unknown"))[:10] for kept in records}
     lines += ["", f"Machine: {'; '.join(sorted(machines))}. Commit: {', '.join(sorted(commits))}.", ""]
     return "\n".join(lines)
+
+
+def _adopted(kept: Mapping[str, Any]) -> bool:
+    return kept.get("warm_start_of") is not None
 
 
 def _at(recipe: Mapping[str, Any], key: str) -> Any:

@@ -308,16 +308,24 @@ class RunDir:
         _copy_whole(theirs, ours)
 
     def adopt_stage(self, name: str, other: RunDir) -> None:
-        """Take over a stage, `NAME/`, and what its model was found to be, from another run; what is here stays.
+        """Take over a stage, `NAME/` without its checkpoints, and what its model was found to be, from another run.
+
+        Where it comes from is kept (`adopted`). What is here already stays, so that the next call makes good what one
+        left that was cut off.
 
         Raises:
             BadInput: the other run has not judged it.
         """
         found = other.read_eval(name)
+        _write_json(self.path / f"{name}.adopted.json", {"run": str(other.path.resolve())})
         _copy_whole(other.path / name, self.path / name)
         self.adopt_samples(name, other)
-        if name not in self.eval_names():
-            self.write_eval(name, found)
+        self.write_eval(name, found)
+
+    def adopted(self, name: str) -> str | None:
+        """The run that this one's stage was taken over from; None where it is its own, or not there."""
+        path = self.path / f"{name}.adopted.json"
+        return str(_read_json(path)["run"]) if path.is_file() else None
 
     def read_eval(self, name: str) -> dict[str, Any]:
         """What `eval/NAME.json` holds.
@@ -399,13 +407,16 @@ def _read_json(path: Path) -> dict[str, Any]:
     return found
 
 
+_CHECKPOINTS = shutil.ignore_patterns("checkpoints")
+
+
 def _copy_whole(source: Path, destination: Path) -> None:
     """Copy a folder unless there is one: the whole of it, or nothing."""
     if destination.exists():
         return
     destination.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{destination.name}.", dir=destination.parent) as scratch:
-        shutil.copytree(source, Path(scratch) / "copied").rename(destination)
+        shutil.copytree(source, Path(scratch) / "copied", ignore=_CHECKPOINTS).rename(destination)
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:

@@ -70,9 +70,12 @@ def _processor() -> str:
 
 
 def _gpus() -> list[str]:
-    """Names of the NVIDIA GPUs that the driver shows."""
+    """Names of the NVIDIA GPUs that the driver shows and this process may use."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible == "":
+        return []
     try:
-        asked = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+        asked = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader", *(["-i", visible] if visible else [])]
         told = subprocess.run(asked, check=True, capture_output=True, text=True, timeout=10).stdout
     except (OSError, subprocess.SubprocessError):
         return []
