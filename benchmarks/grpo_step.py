@@ -8,7 +8,7 @@ AdamW). Long cases time a part of the step (some groups' sampling, some rows' ba
 tried as well (`--all-precisions`) and the faster is taken.
 
 Memory is the resident peak of a phase above what was resident before the two ways began, from the kernel (Linux); on a
-GPU it is what torch had allocated at most.
+GPU it is what torch had allocated at most. There, nothing is counted as equal: all of a step is timed.
 
 The second table (`--table`) is the cost of a step's forward and backward per answer, ours and TRL's, over group sizes
 and prompt lengths.
@@ -138,7 +138,7 @@ class Ways:
         self.device = torch.device("cuda" if machine.gpu else "cpu")
         self.tokenizer = tiny_tokenizer() if machine.tiny else load_tokenizer(machine.model)
         release_memory()
-        self.base_mib = 0.0 if machine.gpu else resident_mib("VmRSS")
+        self.base_mib = torch.cuda.memory_allocated() / 2**20 if machine.gpu else resident_mib("VmRSS")
         self.folder = folder
         self.trl_weights = trl_weights
         generator = torch.Generator().manual_seed(0)
@@ -206,8 +206,10 @@ class Ways:
                 sampling=Sampling(temperature=1.0, max_new_tokens=count, seed=0),
             )
 
-        rows = [self.row(sample_number) for sample_number in range(self.case.size)]
-        batches = [one for one in micro_batches([rows], self.case.size, most_tokens=self.machine.tokens[0]) if one.rows]
+        timed_groups = self.case.groups if self.machine.gpu else 1
+        groups = [[self.row(group, number) for number in range(self.case.size)] for group in range(timed_groups)]
+        count = timed_groups * self.case.size
+        batches = [one for one in micro_batches(groups, count, most_tokens=self.machine.tokens[0]) if one.rows]
         parts = parts_of_step(batches, batches, sum(drawn_tokens(batch.rows, True) for batch in batches))
 
         def forward_backward() -> None:
@@ -215,7 +217,7 @@ class Ways:
                 loss = trainer.compute_loss(trainer.model, trainer._inputs(batch, part))
                 trainer.accelerator.backward(loss)
 
-        return self.timed(trainer, sample, forward_backward, self.case.groups)
+        return self.timed(trainer, sample, forward_backward, self.case.groups / timed_groups)
 
     def trl(self) -> Step:
         trainer = self.trainer(GRPOTrainer, self.model(self.trl_weights), reward_funcs=lambda **_: [0.0])
@@ -228,18 +230,19 @@ class Ways:
 
         fitting = self.machine.tokens[1] // (self.case.prompt + self.case.completion)
         per_forward = max(1, min(self.case.trl_rows, fitting))
+        every = [(group, number) for group in range(self.case.groups) for number in range(self.case.size)]
 
         def forward_backward() -> None:
             for start in range(0, self.case.trl_rows, per_forward):
-                rows = range(start, min(start + per_forward, self.case.trl_rows))
-                ids = torch.tensor([self.prompts[0]] * len(rows), device=self.device)
-                answers = torch.tensor([self.answers[0][row] for row in rows], device=self.device)
+                rows = every[start : min(start + per_forward, self.case.trl_rows)]
+                ids = torch.tensor([self.prompts[group] for group, _ in rows], device=self.device)
+                answers = torch.tensor([self.answers[group][number] for group, number in rows], device=self.device)
                 inputs = {
                     "prompt_ids": ids,
                     "prompt_mask": torch.ones_like(ids),
                     "completion_ids": answers,
                     "completion_mask": torch.ones_like(answers),
-                    "advantages": torch.tensor([self.advantages[row] for row in rows], device=self.device),
+                    "advantages": torch.tensor([self.advantages[number] for _, number in rows], device=self.device),
                     "num_items_in_batch": torch.tensor(answers.numel(), device=self.device),
                 }
                 trainer.accelerator.backward(trainer.compute_loss(trainer.model, inputs))
@@ -247,18 +250,18 @@ class Ways:
         rows_in_step = self.case.groups * self.case.size
         return self.timed(trainer, sample, forward_backward, rows_in_step / self.case.trl_rows)
 
-    def row(self, number: int) -> RolloutRow:
-        answer = self.answers[0][number]
+    def row(self, group: int, number: int) -> RolloutRow:
+        answer = self.answers[group][number]
         return RolloutRow(
             step=1,
             task_id="t",
             problem="p",
             split="train",
-            group=0,
+            group=group,
             sample=number,
             hint="none",
             prompt="",
-            prompt_ids=tuple(self.prompts[0]),
+            prompt_ids=tuple(self.prompts[group]),
             token_ids=tuple(answer),
             logprobs=(-10.0,) * len(answer),
             text="",
@@ -294,7 +297,8 @@ class Ways:
         update()  # makes the moments
         backward = seconds(forward_backward)
         optimised = seconds(update)
-        peak = torch.cuda.max_memory_allocated() / 2**20 if self.machine.gpu else resident_mib("VmHWM") - self.base_mib
+        peak = torch.cuda.max_memory_allocated() / 2**20 if self.machine.gpu else resident_mib("VmHWM")
+        peak -= self.base_mib
         return Step(prefill * share, (whole - prefill) * share, backward * times, optimised, peak)
 
 
@@ -347,14 +351,17 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
+    if arguments.processor_time and arguments.gpu:
+        parser.error("--processor-time says nothing of a GPU")
     if arguments.processor_time:
         global clock
         clock = time.process_time
     wanted = [case for case in CASES if arguments.case in (None, case.name)]
     if arguments.quick and arguments.case is None:
         wanted = wanted[:1]
-    in_full = {"sampled_groups": 6, "trl_rows": arguments.group_size} if arguments.gpu else {}
-    wanted = [replace(case, size=arguments.group_size, **in_full) for case in wanted]
+    wanted = [replace(case, size=arguments.group_size) for case in wanted]
+    if arguments.gpu:
+        wanted = [replace(case, sampled_groups=case.groups, trl_rows=case.groups * case.size) for case in wanted]
     machine = Machine(
         arguments.model or ("" if arguments.tiny else str(fetch_embedded_model())),
         arguments.tiny,

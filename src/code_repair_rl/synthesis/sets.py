@@ -153,7 +153,7 @@ SETS: Mapping[str, SetInfo] = {
             "BSD-3-Clause, MIT",
             _libraries_bugs,
             default_limit=40,
-            version="2",
+            version="3",
         ),
         SetInfo(
             "libraries-implement",
@@ -161,6 +161,7 @@ SETS: Mapping[str, SetInfo] = {
             "BSD-3-Clause, MIT",
             _libraries_implement,
             default_limit=20,
+            version="2",
         ),
         SetInfo(
             "releases",
