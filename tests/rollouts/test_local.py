@@ -12,6 +12,7 @@ from code_repair_rl.errors import BadInput
 from code_repair_rl.models import tiny_model, tiny_tokenizer
 from code_repair_rl.rollouts import FinishReason, Sampling, decoding
 from code_repair_rl.rollouts.local import LocalEngine
+from tests.watched_passes import tokens_of_passes
 
 _SMALL = {
     "vocab_size": 259,
@@ -104,14 +105,7 @@ def test_rows_that_share_what_they_have_drawn_draw_as_if_each_were_alone(
 
 
 def test_rows_that_draw_the_same_are_computed_once(model, tokenizer, prompts, monkeypatch):
-    computed = []
-    forward = decoding.packed_forward
-
-    def watched(model, layout, token_ids, *rest, **named):
-        computed.append(len(token_ids))
-        return forward(model, layout, token_ids, *rest, **named)
-
-    monkeypatch.setattr(decoding, "packed_forward", watched)
+    computed = tokens_of_passes(decoding, monkeypatch)
     greedy = Sampling(temperature=0.0, max_new_tokens=10)
     [group] = LocalEngine(model, tokenizer).generate(prompts[:1], completions_per_prompt=8, sampling=greedy)
     assert len({answer.token_ids for answer in group}) == 1

@@ -14,6 +14,7 @@ from code_repair_rl.training import shared_prefix
 from code_repair_rl.training.reference import reference_of
 from code_repair_rl.training.shared_prefix import completion_logprobs, plain_logprobs
 from code_repair_rl.training.token_logprobs import TokenLogprobHead
+from tests.watched_passes import tokens_of_passes
 
 _SMALL = {
     "vocab_size": 259,
@@ -94,14 +95,7 @@ def test_answers_that_begin_alike_get_the_same_loss_and_gradients(answers, least
 
 
 def test_what_answers_share_is_computed_once(monkeypatch):
-    computed = []
-    forward = shared_prefix.packed_forward
-
-    def watched(model, layout, token_ids, *rest, **named):
-        computed.append(len(token_ids))
-        return forward(model, layout, token_ids, *rest, **named)
-
-    monkeypatch.setattr(shared_prefix, "packed_forward", watched)
+    computed = tokens_of_passes(shared_prefix, monkeypatch)
     completion_logprobs(tiny_model(), [[5, 6, 7]], [[[8, 9, 10, 11], [8, 9, 10, 12], [8, 9, 10, 11], [8, 13, 14]]])
     assert computed == [3 + 4]  # 8, 8 9, 8 9 10, 8 13: last tokens predict nothing
 
