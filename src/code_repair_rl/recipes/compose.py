@@ -19,7 +19,8 @@ SHIPPED = Path(__file__).parent / "library"
 
 def shipped_recipes() -> list[str]:
     """Names of the recipes that come with the package."""
-    return sorted(str(path.relative_to(SHIPPED).with_suffix("")) for path in SHIPPED.rglob("*.yaml"))
+    paths = (path for path in SHIPPED.rglob("*.yaml") if not path.name.startswith("_"))  # those are parts of recipes
+    return sorted(str(path.relative_to(SHIPPED).with_suffix("")) for path in paths)
 
 
 def compose(name: str, overrides: Sequence[str] = ()) -> Recipe:
