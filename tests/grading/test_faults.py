@@ -128,9 +128,18 @@ def test_an_interrupt_ends_at_once_and_leaves_a_grader_that_works() -> None:
 def test_nothing_runs_between_answers(fresh: Grader) -> None:
     jails = [psutil.Process(server.pid) for server in servers(fresh)]
     inside = [process for jail in jails for process in (jail, *jail.children(recursive=True))]
-    before = [process.num_ctx_switches().voluntary for process in inside]
-    threading.Event().wait(0.5)
-    assert [process.num_ctx_switches().voluntary for process in inside] == before
+
+    def switches() -> list[int]:
+        return [process.num_ctx_switches().voluntary for process in inside]
+
+    def quiet_for_half_a_second() -> bool:
+        before = switches()
+        threading.Event().wait(0.5)
+        return switches() == before
+
+    # A server that has just answered may still be on its way back to waiting; one that did something now and then would
+    # never be quiet twice in a row.
+    assert any(quiet_for_half_a_second() for _ in range(4)) and quiet_for_half_a_second()
 
 
 def test_wrong_use_is_refused() -> None:
