@@ -107,7 +107,7 @@ product = torch.ones(64, 64) @ torch.ones(64, 64)
 assert float(product[0, 0]) == 64.0
 
 def seconds(dtype):
-    # The largest layer of the embedded model over a micro-batch of tokens; the best of some, for machines are noisy.
+    # A layer of the embedded model over a micro-batch of tokens; the best of some, for machines are noisy.
     tokens, weights = torch.randn(512, 576).to(dtype), torch.randn(1536, 576).to(dtype)
     times = []
     for _ in range(12):

@@ -150,11 +150,9 @@ def require_possible(
     """
     there = not fresh and (folder / "recipe.yaml").is_file()
     mine = RunDir.open(folder) if there else None
-    from_run = warm_start_of or base_of
-    asked_already = mine is not None and mine.eval_samples_path("base").is_dir()
-    base = None if from_run is None or asked_already else _of_same_base(recipe, folder, from_run)
     if warm_start_of is None:
-        return TakenOver(base)
+        asked_already = mine is not None and mine.eval_samples_path("base").is_dir()
+        return TakenOver(None if base_of is None or asked_already else _of_same_base(recipe, folder, base_of))
     known = None if mine is None else mine.adopted("sft")
     if known is None and mine is not None and (folder / "sft").exists():
         raise BadInput(
@@ -163,8 +161,9 @@ def require_possible(
     if known is not None and known != str(warm_start_of.resolve()):
         raise BadInput(f"this journey's warm start is that of {known}", where=str(folder), mend="name that run")
     if mine is not None and known is not None and "sft" in mine.eval_names():
-        return TakenOver(base)  # all is here
-    return TakenOver(base, _of_same_base(recipe, folder, warm_start_of, sft_too=True))
+        return TakenOver()  # all is here: the base's answers came before
+    other = _of_same_base(recipe, folder, warm_start_of, sft_too=True)
+    return TakenOver(other, other)
 
 
 def _of_same_base(recipe: Recipe, folder: Path, other: Path, *, sft_too: bool = False) -> RunDir:
