@@ -12,6 +12,7 @@ from code_repair_rl.errors import BadInput
 from code_repair_rl.evaluation.classification import ClassificationResult, classification_path
 from code_repair_rl.evaluation.classification_summary import compare_classifiers, summarise
 from code_repair_rl.home import write_atomically
+from code_repair_rl.pipelines.results import machine_of
 from code_repair_rl.runs import RunDir
 
 SCHEMA_VERSION = 1
@@ -38,7 +39,7 @@ def record(name: str, evaluations: Sequence[tuple[RunDir, str]], trainings: Mapp
     return {
         "schema_version": SCHEMA_VERSION,
         "name": name,
-        "machine": {key: session.get(key) for key in ("git", "processor", "cores", "gpus", "python", "libraries")},
+        "machine": machine_of(session),
         "asked": {
             "task_set": Path(first.task_set).name,
             "split": first.split,

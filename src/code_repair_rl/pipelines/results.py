@@ -55,7 +55,7 @@ def record(
         "schema_version": SCHEMA_VERSION,
         "recipe": run.recipe(),
         "warm_start_of": Path(adopted).name if (adopted := run.adopted("sft")) else None,
-        "machine": {key: session.get(key) for key in ("git", "processor", "cores", "gpus", "python", "libraries")},
+        "machine": machine_of(session),
         "asked": {
             key: getattr(last, key)
             for key in ("task_set", "split", "tasks_sha256", "hint", "samples", "temperature", "isolation")
@@ -76,6 +76,11 @@ def record(
             if (folder / "recipe.yaml").is_file()
         },
     }
+
+
+def machine_of(session: Mapping[str, Any]) -> dict[str, Any]:
+    """What a record keeps of the environment that a run was started in."""
+    return {key: session.get(key) for key in ("git", "processor", "cores", "gpus", "python", "libraries")}
 
 
 def keep(
