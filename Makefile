@@ -5,7 +5,7 @@ TORCH ?= auto
 ARGS ?=
 
 SEEDS ?= 0 1 2
-UNITS ?= sft-longer tests-only tests-and-gain similarity-only
+UNITS ?= tests-only tests-and-gain similarity-only
 
 BIN := .venv/bin
 STAMP := .venv/.set-up-$(TORCH)
@@ -43,17 +43,19 @@ lint: $(STAMP)  ## ruff (rules and format), mypy --strict, and the arrows betwee
 bench: fetched  ## Every script under benchmarks/, as tables. ARGS=--quick for a short look.
 	@for script in benchmarks/*.py; do printf '\n== %s\n' "$$script"; $(BIN)/python "$$script" $(ARGS) || exit 1; done
 
-study: $(STAMP)  ## The study behind docs/results.md: which reward teaches repair, unit by unit, for every seed (hours).
-	for seed in $(SEEDS); do for unit in $(UNITS); do \
-	  $(BIN)/crrl study --unit $$unit --seed $$seed $(ARGS) || exit 1; done; done
-	$(BIN)/python scripts/keep_result.py
-
 claim: $(STAMP)  ## The claim behind the README: base, SFT, GRPO and a control of equal time, for every seed (hours).
 	base=; for seed in $(SEEDS); do \
 	  $(BIN)/crrl demo recipe=cpu-hour seed=$$seed run=runs/cpu-hour-$$seed $$base $(ARGS) || exit 1; \
 	  base="--base-of runs/cpu-hour-$$seed"; done
 	$(BIN)/crrl compare $(call each_seed,sft) $(call each_seed,grpo)
 	$(BIN)/crrl compare $(call each_seed,control) $(call each_seed,grpo)
+
+study: claim  ## The study behind docs/results.md: which reward teaches repair? From the claim's warm starts, every seed (hours).
+	for seed in $(SEEDS); do for unit in $(UNITS); do \
+	  $(BIN)/crrl demo recipe=study/$$unit seed=$$seed run=runs/study-$$unit-$$seed \
+	    --warm-start-of runs/cpu-hour-$$seed $(ARGS) || exit 1; done; done
+	$(BIN)/python scripts/keep_result.py $(foreach seed,$(SEEDS),runs/cpu-hour-$(seed)) \
+	  $(foreach unit,$(UNITS),$(foreach seed,$(SEEDS),runs/study-$(unit)-$(seed)))
 
 clean:  ## Remove .venv, build products and tool caches. Runs and the model cache stay.
 	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -125,6 +125,17 @@ def test_another_seed_reinforces_the_same_warm_start(task_file: Path, tmp_path: 
     assert record(RunDir.open(tmp_path / "second"))["warm_start_of"] == "first"
 
 
+def test_what_each_model_forgot_is_measured_by_the_run_that_made_it(task_file: Path, tmp_path: Path) -> None:
+    more = ["evaluation.forgetting_tasks=2", "control=false"]
+    recipe = miniature(task_file, TINY_MODEL, more)
+    run_journey(recipe, tmp_path / "first", Log())
+    other = miniature(task_file, TINY_MODEL, [*more, "reward.applied=0"])
+    run_journey(other, tmp_path / "second", Log(), warm_start_of=tmp_path / "first")
+    found = [record(RunDir.open(tmp_path / name)) for name in ("first", "second")]
+    assert [set(one["forgetting"]) for one in found] == [{"base", "sft", "grpo"}, {"grpo"}]
+    assert found[0]["forgetting"]["sft"]["healthy_answers"] == 2 * recipe.evaluation.samples
+
+
 class ReadBack(Log):
     """Notes whether batches of evaluations were read back."""
 

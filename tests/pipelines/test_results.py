@@ -2,7 +2,7 @@
 
 import json
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,8 @@ import pytest
 
 from code_repair_rl.errors import BadInput
 from code_repair_rl.evaluation import EvalResult, SampleResult, TaskResult, compare, compare_pooled
-from code_repair_rl.pipelines.results import keep, page, pooled, read_records, record
+from code_repair_rl.pipelines.forgetting import Forgetting, kept_path
+from code_repair_rl.pipelines.results import keep, page, pooled, read_records, record, study_tables
 from code_repair_rl.recipes import compose
 from code_repair_rl.runs import RunDir
 
@@ -31,13 +32,13 @@ def result(name: str, passes: list[int], samples: int = 4) -> EvalResult:
     )
 
 
-def journey(folder: Path, seed: int, results: dict[str, EvalResult]) -> RunDir:
-    recipe = compose("cpu-hour", [f"seed={seed}"]).model_dump(mode="json")
-    run = RunDir.create(folder, recipe, resume=False)
+def journey(folder: Path, seed: int, results: dict[str, EvalResult], recipe: str = "cpu-hour") -> RunDir:
+    settings = compose(recipe, [f"seed={seed}"]).model_dump(mode="json")
+    run = RunDir.create(folder, settings, resume=False)
     for name, found in results.items():
         run.write_eval(name, found.to_json())
     for stage in ("sft", "grpo", "control"):
-        inner = RunDir.create(folder / stage, recipe, resume=False)
+        inner = RunDir.create(folder / stage, settings, resume=False)
         for step in (1, 2):
             inner.append_metrics(step, {"time/step_seconds": 30.0, "pass_rate": 0.1 * step, "noise": 1.0})
     return run
@@ -64,7 +65,7 @@ def test_seeds_are_pooled_as_the_comparison_pools_them(tmp_path: Path, results: 
     pairs = [(results["sft"], results["grpo"]), (other["sft"], other["grpo"])]
     records = [record(journey(tmp_path / str(n), n, found)) for n, found in enumerate((results, other))]
     expected = compare_pooled(pairs).pass_at[1].estimate
-    found = pooled(records, "sft")
+    found = pooled([((kept, "sft"), (kept, "grpo")) for kept in records])
     assert found is not None
     assert (found.value, found.low, found.high) == pytest.approx((expected.value, expected.low, expected.high))
 
@@ -72,7 +73,7 @@ def test_seeds_are_pooled_as_the_comparison_pools_them(tmp_path: Path, results: 
 def test_seeds_that_were_asked_other_tasks_are_not_pooled(tmp_path: Path, results: dict[str, EvalResult]) -> None:
     other = {name: replace(found, tasks_sha256="other") for name, found in results.items()}
     records = [record(journey(tmp_path / str(n), n, found)) for n, found in enumerate((results, other))]
-    assert pooled(records, "sft") is None
+    assert pooled([((kept, "sft"), (kept, "grpo")) for kept in records]) is None
 
 
 def test_the_page_has_a_row_for_every_model_and_seed(tmp_path: Path, results: dict[str, EvalResult]) -> None:
@@ -95,6 +96,31 @@ def test_seeds_with_other_settings_stand_apart_and_say_what_differs(
     assert "## `cpu-hour`, `sft.steps=7`\n" in text
     assert "| all 2 |" in text and "| all 3 |" not in text
     assert "sft.steps" not in page(records[:2])
+
+
+def test_recipes_that_differ_in_their_reward_alone_are_held_against_each_other(
+    tmp_path: Path, results: dict[str, EvalResult]
+) -> None:
+    claims = [record(journey(tmp_path / f"claim{seed}", seed, results)) for seed in (0, 1)]
+    assert study_tables(claims) == ""
+    other = {"sft": results["sft"], "grpo": result("grpo", [4, 0, 2, 2])}
+    unit = record(journey(tmp_path / "unit", 1, other, recipe="study/similarity-only"))
+    table = study_tables([*claims, unit])
+    assert "| warm start alone | 0, 1 | 25.0 % | " in table
+    assert "| GRPO of `study-similarity-only` | 1 | 50.0 % | " in table
+    assert "| GRPO of `study-similarity-only` against GRPO of `cpu-hour` | 1 | +6.2 [" in table
+    assert "| GRPO of `cpu-hour` against more SFT | 0, 1 | +12.5 [" in table
+    unit["recipe"]["sft"]["steps"] = 7
+    assert study_tables([*claims, unit]) == "", "the warm start differs, too"
+
+
+def test_what_was_forgotten_is_kept_and_told(tmp_path: Path, results: dict[str, EvalResult]) -> None:
+    run = journey(tmp_path / "run", 3, results)
+    assert "broken" not in page([record(run)]) and record(run)["forgetting"] == {}
+    path = kept_path(run, "grpo")
+    path.parent.mkdir()
+    path.write_text(json.dumps(asdict(Forgetting(160, 0.75, 0.125, 35, 0.5))))
+    assert "| 3 | grpo | 12.5 % | 75.0 % | 0.500 |" in page([record(run)])
 
 
 def test_a_journey_without_its_result_is_refused(tmp_path: Path, results: dict[str, EvalResult]) -> None:

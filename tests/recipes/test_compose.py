@@ -100,3 +100,26 @@ def test_the_recipe_without_tests_keeps_the_rule_of_rewards() -> None:
     recipe = compose("stack")
     assert reward_of(recipe).weights.style == 0.2
     assert not recipe.study
+
+
+def test_the_studys_units_differ_from_the_claim_in_their_reward_only() -> None:
+    from code_repair_rl.pipelines.parts import reward_of
+
+    about = ("name", "description", "reward", "study", "control")
+    claim = compose("cpu-hour", ["seed=2"])
+    units = {name: compose(name, ["seed=2"]) for name in shipped_recipes() if name.startswith("study/")}
+    assert len(units) == 3
+    for unit in units.values():
+        assert unit.model_copy(update={key: getattr(claim, key) for key in about}) == claim
+        assert not unit.control
+    assert [name for name, unit in units.items() if unit.study] == ["study/similarity-only"], "it breaks the rule"
+    assert reward_of(units["study/similarity-only"]).weights.passed == 0.0
+    assert reward_of(units["study/tests-only"]).weights.applied == 0.0
+
+
+def test_ones_own_file_may_build_on_a_shipped_recipe(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("defaults: [cpu-hour, _self_]\nname: mine\ngrpo:\n  steps: 3\n")
+    found, claim = compose(str(path)), compose("cpu-hour")
+    assert (found.grpo.steps, found.grpo.max_minutes) == (3, claim.grpo.max_minutes)
+    assert found.sft == claim.sft

@@ -49,7 +49,6 @@ def _commands() -> None:
         report,
         rollout,
         serve,
-        study,
         tasks,
         train,
     )
@@ -69,7 +68,6 @@ def _commands() -> None:
     compare.add_to(app)
     report.add_to(app)
     plan.add_to(app)
-    study.add_to(app)
 
 
 _commands()

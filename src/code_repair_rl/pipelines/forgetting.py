@@ -94,14 +94,19 @@ def measure(loaded: Loaded, grader: Grader, tasks: Sequence[Task], *, samples: i
     )
 
 
-def measured_once(recipe: Recipe, name: str, run: RunDir, tasks: Sequence[Task]) -> Forgetting:
-    """`measure` for the recipe's model; kept as `forgetting/NAME.json` in the run, and read back from there."""
+def measured_once(recipe: Recipe, name: str, run: RunDir) -> Forgetting:
+    """`measure` for the recipe's model on its first `evaluation.forgetting_tasks` tasks.
+
+    Kept as `forgetting/NAME.json` in the run, and read back from there.
+    """
+    from code_repair_rl.pipelines.judging import evaluation_tasks
     from code_repair_rl.pipelines.parts import grader_of, load
 
     path = kept_path(run, name)
     if path.is_file():
         return Forgetting(**json.loads(path.read_text(encoding="utf-8")))
     section = recipe.evaluation
+    tasks = evaluation_tasks(recipe)[: section.forgetting_tasks]
     sampling = Sampling(section.temperature, section.max_new_tokens, derived_seed(section.seed, "forgetting"))
     with grader_of(recipe.sandbox) as grader:
         found = measure(load(recipe, to_sample=True), grader, tasks, samples=section.samples, sampling=sampling)

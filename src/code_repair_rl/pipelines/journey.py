@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from code_repair_rl.errors import BadInput
 from code_repair_rl.models import EMBEDDED_MODEL, embedded_model_folder, fetch_embedded_model, release_memory
+from code_repair_rl.pipelines.forgetting import measured_once
 from code_repair_rl.pipelines.judging import run_evaluation
 from code_repair_rl.pipelines.stages import control_recipe, is_finished, run_grpo, run_sft, starting_from
 from code_repair_rl.recipes import Recipe
@@ -235,4 +236,9 @@ def _evaluated(recipe: Recipe, name: str, run: RunDir, watcher: Watcher) -> Eval
     listener = watcher.stage(Stage(f"eval {name}", f"Evaluation: {name}"))
     result = run_evaluation(recipe, name, run, listener, watcher.evaluated)
     release_memory()
+    taken_over = ("base", "sft") if run.adopted("sft") is not None else ()  # the other run knows what those forgot
+    if recipe.evaluation.forgetting_tasks and name not in taken_over:
+        watcher.stage(Stage(f"forgetting {name}", f"What was forgotten: {name}"))
+        measured_once(recipe, name, run)
+        release_memory()
     return result

@@ -6,6 +6,7 @@ piece by piece and nobody types a figure.
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -15,6 +16,7 @@ from typing import Any
 from code_repair_rl.errors import BadInput
 from code_repair_rl.evaluation import Comparison, Estimate, EvalResult, compare, difference, summary
 from code_repair_rl.home import write_atomically
+from code_repair_rl.pipelines.forgetting import kept_path
 from code_repair_rl.runs import RunDir, changed_keys
 
 ORDER = ("base", "sft", "control", "grpo")
@@ -23,34 +25,25 @@ ORDER = ("base", "sft", "control", "grpo")
 RIVALS = ("sft", "control")
 """What `grpo` is compared with."""
 
-STUDY_PREFIX = "study-"
-"""Names of the recipes that the study holds against each other begin so."""
+_ABOUT_THE_UNIT = ("name", "reward", "study", "control")
+"""Keys of a recipe in which the units of a study may differ."""
 
 SCHEMA_VERSION = 1
 
 
-def record(
-    run: RunDir,
-    stages: Mapping[str, Path] | None = None,
-    forgetting: Mapping[str, Mapping[str, float]] | None = None,
-) -> dict[str, Any]:
-    """What is worth keeping of a finished journey, or of a unit of the study.
-
-    Args:
-        stages: folders of stages that do not lie in the run itself, by name.
-        forgetting: what each model forgot, where that was measured.
+def record(run: RunDir) -> dict[str, Any]:
+    """What is worth keeping of a finished journey.
 
     Raises:
-        BadInput: the run has no evaluation of the model that it is about.
+        BadInput: the run has not judged the model that it is about.
     """
     results = {name: EvalResult.read(run.eval_path(name)) for name in ORDER if name in run.eval_names()}
     last = results.get("grpo")
-    if last is None and str(run.recipe()["name"]).startswith(STUDY_PREFIX):
-        last = results.get("control")  # the unit that does not reinforce
     if last is None:
         raise BadInput("this journey is not finished", where=str(run.path), mend="start it again: it goes on")
-    folders = {stage: run.path / stage for stage in ("sft", "grpo", "control")} | dict(stages or {})
+    folders = {stage: run.path / stage for stage in ("sft", "grpo", "control")}
     session = run.environment()[-1] if run.environment() else RunDir.open(folders["sft"]).environment()[-1]
+    forgotten = {name: kept_path(run, name) for name in results}
     return {
         "schema_version": SCHEMA_VERSION,
         "recipe": run.recipe(),
@@ -62,13 +55,11 @@ def record(
         },
         "problems": [task.problem for task in last.tasks],
         "models": {name: _model(result) for name, result in results.items()},
-        "differences": [
-            _difference(compare(results[name], last))
-            for name in RIVALS
-            if name in results and results[name] is not last
-        ],
+        "differences": [_difference(compare(results[name], last)) for name in RIVALS if name in results],
         "forgetting": {
-            name: {key: round(one, 4) for key, one in of.items()} for name, of in (forgetting or {}).items()
+            name: {key: round(one, 4) for key, one in json.loads(path.read_text("utf-8")).items()}
+            for name, path in forgotten.items()
+            if path.is_file()
         },
         "training": {
             stage: _training(RunDir.open(folder))
@@ -83,18 +74,13 @@ def machine_of(session: Mapping[str, Any]) -> dict[str, Any]:
     return {key: session.get(key) for key in ("git", "processor", "cores", "gpus", "python", "libraries")}
 
 
-def keep(
-    run: RunDir,
-    folder: Path,
-    stages: Mapping[str, Path] | None = None,
-    forgetting: Mapping[str, Mapping[str, float]] | None = None,
-) -> Path:
-    """Write a journey's record into `folder`, under its recipe's name and seed; the rest as for `record`.
+def keep(run: RunDir, folder: Path) -> Path:
+    """Write a journey's record into `folder`, under its recipe's name and seed.
 
     Raises:
         BadInput: as for `record`; or another recipe's record of that name and seed is there.
     """
-    kept = record(run, stages, forgetting)
+    kept = record(run)
     path = folder / f"{kept['recipe']['name']}-seed{kept['recipe']['seed']}.json"
     if path.is_file() and (changed := changed_keys(_settings(json.loads(path.read_text("utf-8"))), _settings(kept))):
         raise BadInput(
@@ -139,29 +125,38 @@ def page(records: Sequence[Mapping[str, Any]]) -> str:
                     known.append(kept)
         differing = {key: None for one in alike[1:] for key in changed_keys(_settings(alike[0][0]), _settings(one[0]))}
         sections += [_section(one, list(differing)) for one in alike]
-    return "\n".join(filter(None, [study_table(records), *sections]))
+    return "\n".join(filter(None, [study_tables(records), *sections]))
 
 
 def _settings(kept: Mapping[str, Any]) -> dict[str, Any]:
     """The recipe without what may differ between seeds that are looked at together."""
-    return {key: value for key, value in kept["recipe"].items() if key not in ("seed", "threads", "description")}
+    found = {key: value for key, value in kept["recipe"].items() if key not in ("seed", "threads", "description")}
+    if "evaluation" in found:  # what else was measured changes no figure
+        found["evaluation"] = {key: value for key, value in found["evaluation"].items() if key != "forgetting_tasks"}
+    return found
 
 
-def pooled(records: Sequence[Mapping[str, Any]], rival: str) -> Estimate | None:
-    """The difference of pass@1 between `grpo` and a rival, each task averaged over seeds, clustered by problem.
+Arm = tuple[Mapping[str, Any], str]
+"""A record and one of its models."""
 
-    None where a seed lacks the rival, or the seeds were not asked the same tasks.
+
+def pooled(pairs: Sequence[tuple[Arm, Arm]]) -> Estimate | None:
+    """The difference of pass@1, the second of each pair over the first, averaged over pairs, clustered by problem.
+
+    Args:
+        pairs: one a seed.
+
+    Returns:
+        None where there is no pair, or not all were asked the same tasks.
     """
-    if len({kept["asked"]["tasks_sha256"] for kept in records}) != 1:
-        return None
-    if not all(rival in kept["models"] for kept in records):
+    if not pairs or len({kept["asked"]["tasks_sha256"] for pair in pairs for kept, _ in pair}) != 1:
         return None
     values, problems = [], []
-    for place, problem in enumerate(records[0]["problems"]):
-        rates = [[_rate(kept["models"][name], place) for name in ("grpo", rival)] for kept in records]
-        known = [(after, before) for after, before in rates if after is not None and before is not None]
-        if len(known) == len(records):
-            values.append(sum(after - before for after, before in known) / len(known))
+    for place, problem in enumerate(pairs[0][0][0]["problems"]):
+        rates = [tuple(_rate(kept["models"][model], place) for kept, model in pair) for pair in pairs]
+        known = [(before, after) for before, after in rates if before is not None and after is not None]
+        if len(known) == len(pairs):
+            values.append(sum(after - before for before, after in known) / len(known))
             problems.append(str(problem))
     return difference(values, problems)
 
@@ -220,7 +215,7 @@ def _section(records: Sequence[Mapping[str, Any]], told: Sequence[str] = ()) -> 
     """The records' tables; the heading tells the recipe's values at the dotted keys `told`."""
     first = records[0]
     asked, recipe = first["asked"], first["recipe"]
-    ks = sorted(first["models"][_last(first)]["pass_at"], key=int)
+    ks = sorted(first["models"]["grpo"]["pass_at"], key=int)
     lines = [
         f"## `{recipe['name']}`" + "".join(f", `{key}={_at(recipe, key)}`" for key in told),
         "",
@@ -252,8 +247,11 @@ def _section(records: Sequence[Mapping[str, Any]], told: Sequence[str] = ()) -> 
             lines.append(f"| {' | '.join(map(str, cells))} |")
     if len(records) > 1:
         for rival in RIVALS:
-            if (estimate := pooled(records, rival)) is not None:
+            if not all(rival in kept["models"] for kept in records):
+                continue
+            if (estimate := pooled([((kept, rival), (kept, "grpo")) for kept in records])) is not None:
                 lines.append(f"| all {len(records)} | grpo against {rival} | {_points(_bounds(estimate))} | |")
+    lines += _forgotten(records)
     shared = [f"seed {kept['recipe']['seed']} that of {kept['warm_start_of']}" for kept in records if _adopted(kept)]
     if shared:
         lines += ["", f'Warm starts taken over from another run: {", ".join(shared)}; "all" shares them, too.']
@@ -279,68 +277,63 @@ def _machine(kept: Mapping[str, Any]) -> str:
     return f"{kept['processor']}, {kept['cores']} cores{gpus}"
 
 
-def _last(kept: Mapping[str, Any]) -> str:
-    """The model that a record is about."""
-    return "grpo" if "grpo" in kept["models"] else "control"
-
-
-def study_table(records: Sequence[Mapping[str, Any]]) -> str:
-    """The units of the study beside each other: pass@1 over the seeds they share, and each held against each.
-
-    Empty where fewer than two recipes of the study have been run. Pairs that share no seed are left out.
-    """
-    units: dict[str, dict[int, Mapping[str, Any]]] = {}
+def study_tables(records: Sequence[Mapping[str, Any]]) -> str:
+    """Recipes that differ in their reward alone, beside each other: a table for each group of two or more."""
+    alike: list[list[Mapping[str, Any]]] = []
     for kept in records:
-        if str(kept["recipe"]["name"]).startswith(STUDY_PREFIX):
-            units.setdefault(kept["recipe"]["name"], {})[kept["recipe"]["seed"]] = kept
-    if len(units) < 2:
-        return ""
-    lines = ["## The study: which reward", "", "| recipe | seeds | pass@1 | pass@4 |", "| --- | --- | --- | --- |"]
-    for name, seeds in units.items():
+        same = (one for one in alike if not changed_keys(_conditions(one[0]), _conditions(kept)))
+        if (known := next(same, None)) is None:
+            alike.append([kept])
+        else:
+            known.append(kept)
+    studies = [one for one in alike if len({kept["recipe"]["name"] for kept in one}) > 1]
+    return "\n".join(_study_table(one) for one in studies)
+
+
+def _conditions(kept: Mapping[str, Any]) -> dict[str, Any]:
+    """What the units of a study share: the settings, whatever the reward and whether a control is trained."""
+    return {key: value for key, value in _settings(kept).items() if key not in _ABOUT_THE_UNIT}
+
+
+def _study_table(records: Sequence[Mapping[str, Any]]) -> str:
+    """Every way to train, over the seeds it was run with, and each held against each over the seeds they share."""
+    arms: dict[str, dict[int, Arm]] = {}
+    for model, way in (("sft", "warm start alone"), ("control", "more SFT"), ("grpo", "GRPO of `{}`")):
+        for kept in records:
+            if model in kept["models"]:
+                seeds = arms.setdefault(way.format(kept["recipe"]["name"]), {})
+                seeds.setdefault(kept["recipe"]["seed"], (kept, model))
+    ks = ("1", "4")
+    lines = ["## The study: which reward", "", f"| trained by | seeds | {' | '.join(f'pass@{k}' for k in ks)} |"]
+    lines.append("| --- | --- | --- | --- |")
+    for way, seeds in arms.items():
         cells = []
-        for k in ("1", "4"):
-            found = [kept["models"][_last(kept)]["pass_at"].get(k) for kept in seeds.values()]
-            known = [100 * one[0] for one in found if one]
+        for k in ks:
+            known = [100 * one[0] for kept, model in seeds.values() if (one := kept["models"][model]["pass_at"].get(k))]
             cells.append(f"{sum(known) / len(known):.1f} %" if known else "–")
-        lines.append(f"| {name} | {len(seeds)} | {' | '.join(cells)} |")
+        lines.append(f"| {way} | {', '.join(map(str, sorted(seeds)))} | {' | '.join(cells)} |")
     lines += ["", "| paired over tasks, seeds pooled | seeds | pass@1, points |", "| --- | --- | --- |"]
-    names = list(units)
-    for number, before in enumerate(names):
-        for after in names[number + 1 :]:
-            shared = sorted(units[before].keys() & units[after].keys())
-            found_one = _between([(units[before][seed], units[after][seed]) for seed in shared])
-            if found_one is not None:
-                lines.append(f"| {after} against {before} | {len(shared)} | {_points(_bounds(found_one))} |")
-    lines += _forgotten(units)
+    for before, after in itertools.combinations(arms, 2):
+        shared = sorted(arms[before].keys() & arms[after].keys())
+        found = pooled([(arms[before][seed], arms[after][seed]) for seed in shared])
+        if found is not None:
+            lines.append(f"| {after} against {before} | {', '.join(map(str, shared))} | {_points(_bounds(found))} |")
     return "\n".join([*lines, "", ""])
 
 
-def _forgotten(units: Mapping[str, Mapping[int, Mapping[str, Any]]]) -> list[str]:
+def _forgotten(records: Sequence[Mapping[str, Any]]) -> list[str]:
     """What the models forgot, a row each; nothing where it was not measured."""
     rows = []
-    for unit, seeds in units.items():
-        for seed, kept in seeds.items():
-            for model, of in kept.get("forgetting", {}).items():
-                cells = (f"{100 * of['broken']:.1f} %", f"{100 * of['left_alone']:.1f} %")
-                rows.append(f"| {unit} | {seed} | {model} | {' | '.join(cells)} | {of['coding_nats_per_token']:.3f} |")
+    for kept in records:
+        for model, of in kept["forgetting"].items():
+            cells = (f"{100 * of['broken']:.1f} %", f"{100 * of['left_alone']:.1f} %")
+            rows.append(
+                f"| {kept['recipe']['seed']} | {model} | {' | '.join(cells)} | {of['coding_nats_per_token']:.3f} |"
+            )
     if not rows:
         return []
-    head = "| recipe | seed | model | correct code broken | left alone | nats a token of ordinary solutions |"
-    return ["", head, "| --- | --- | --- | --- | --- | --- |", *rows]
-
-
-def _between(pairs: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]) -> Estimate | None:
-    """The difference of pass@1 between the last models of paired records, clustered by problem."""
-    if not pairs or len({kept["asked"]["tasks_sha256"] for pair in pairs for kept in pair}) != 1:
-        return None
-    values, problems = [], []
-    for place, problem in enumerate(pairs[0][0]["problems"]):
-        rates = [tuple(_rate(kept["models"][_last(kept)], place) for kept in pair) for pair in pairs]
-        known = [(before, after) for before, after in rates if before is not None and after is not None]
-        if len(known) == len(pairs):
-            values.append(sum(after - before for before, after in known) / len(known))
-            problems.append(str(problem))
-    return difference(values, problems)
+    head = "| seed | model | correct code broken | left alone | nats a token of ordinary solutions |"
+    return ["", head, "| --- | --- | --- | --- | --- |", *rows]
 
 
 def _row(kept: Mapping[str, Any], name: str, ks: Sequence[str]) -> str:

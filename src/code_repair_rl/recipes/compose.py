@@ -45,7 +45,8 @@ def compose(name: str, overrides: Sequence[str] = ()) -> Recipe:
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(folder.absolute()), version_base="1.3"):
-            composed = hydra_compose(config_name=stem, overrides=[_addable(override) for override in overrides])
+            found_too = f"hydra.searchpath=[file://{SHIPPED}]"  # so that any file can build on a shipped recipe
+            composed = hydra_compose(stem, overrides=[found_too, *(_addable(override) for override in overrides)])
         data = OmegaConf.to_container(composed, resolve=True)
     except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
         first_line = str(error).strip().splitlines()[0]

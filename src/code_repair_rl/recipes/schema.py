@@ -218,7 +218,7 @@ class EvaluationSection(Section):
     seed: int = 0
     """Of the choice of tasks and of sampling; kept apart from the training seed."""
     forgetting_tasks: int = Field(default=0, ge=0)
-    """On how many of the tasks the study also measures what was forgotten: correct code left alone, ordinary coding."""
+    """On how many of the tasks it is also measured what models forgot: correct code left alone, ordinary coding."""
 
 
 class TrackingSection(Section):
