@@ -22,6 +22,7 @@ from typing import Any
 
 from code_repair_rl.errors import CrrlError
 from code_repair_rl.home import ENVIRONMENT_VARIABLE, home, locked, write_atomically
+from code_repair_rl.models.precision import SLOW
 
 DEMO_MEMORY_BYTES = 6 * 2**30
 """What the demo may take at its peak."""
@@ -102,23 +103,14 @@ def _libraries() -> list[Check]:
 
 
 _TORCH_PROBE = """
-import json, time, torch
+import json, torch
+from code_repair_rl.models.precision import bf16_speed
 product = torch.ones(64, 64) @ torch.ones(64, 64)
 assert float(product[0, 0]) == 64.0
 
-def seconds(dtype):
-    # A layer of the embedded model over a micro-batch of tokens; the best of some, for machines are noisy.
-    tokens, weights = torch.randn(512, 576).to(dtype), torch.randn(1536, 576).to(dtype)
-    times = []
-    for _ in range(12):
-        begun = time.perf_counter()
-        torch.nn.functional.linear(tokens, weights)
-        times.append(time.perf_counter() - begun)
-    return min(times)
-
 gpus = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
 print(json.dumps({
-    "bf16_speed": seconds(torch.float32) / seconds(torch.bfloat16),
+    "bf16_speed": bf16_speed(),
     "version": torch.__version__, "threads": torch.get_num_threads(), "cuda": torch.version.cuda,
     "gpus": [{"name": g.name, "memory_bytes": g.total_memory} for g in gpus],
 }))
@@ -167,7 +159,7 @@ def torch_findings(probe: dict[str, Any], *, cores: int, nvidia: str | None) -> 
 
 def _precision(bf16_speed: float) -> Check:
     found = f"a product in bf16 runs at {bf16_speed:.1f} times the speed of fp32"
-    if bf16_speed < 0.8:
+    if bf16_speed < SLOW:
         return Check("precision", Status.WARN, found, "train in fp32 on this processor: add `model.autocast=none`")
     return Check("precision", Status.OK, found)
 

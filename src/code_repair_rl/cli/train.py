@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from code_repair_rl.cli.processes import in_a_job, is_first, run_job
+from code_repair_rl.cli.watch import tell_precision
 from code_repair_rl.errors import BadInput
 
 if TYPE_CHECKING:
@@ -120,6 +121,7 @@ def _run_stage(stage: str, recipe: Recipe, folder: Path, console: Console) -> Pa
             if stage == "sft"
             else run_grpo(recipe, folder, CompositeListener())
         )
+    tell_precision(recipe, console)
     with listeners(recipe.tracking, console=console, title=f"{recipe.name}: {stage}") as listener:
         return run_sft(recipe, folder, listener) if stage == "sft" else run_grpo(recipe, folder, listener)
 
