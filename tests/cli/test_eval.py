@@ -38,6 +38,7 @@ def test_a_model_is_evaluated_shown_again_and_reported(here: Path) -> None:
     again = crrl(*ASKED, *SHORT, "--run", "run", "--name", "base")
     assert "pass@2" in again
     assert "a comparison would find a true difference of" in again
+    assert "only the first teach in GRPO" in again
     assert path.read_bytes() == written
     crrl("report", "run")
     assert (here / "run" / "report.html").stat().st_size > 1e6

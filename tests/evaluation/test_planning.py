@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from code_repair_rl.evaluation import plan, plan_from, planning_line
+from code_repair_rl.evaluation import plan, plan_from, planning_line, signal_line
 from tests.evaluation.simulation import coverage, planned_power
 from tests.evaluation.test_comparison import random_result, result
 
@@ -55,3 +55,12 @@ def test_a_gain_is_found_with_the_planned_power_in_2000_repeats(gain: float) -> 
     found = coverage(repeats=2000, problems=30, mean=0.4, seed=6, gain=gain)
     assert found.found == pytest.approx(planned_power(found), abs=0.06)
     assert 0.93 <= found.paired <= 0.97
+
+
+def test_only_tasks_solved_sometimes_teach() -> None:
+    found = signal_line(result("a", [[True, False], [True, True], [False, False], [False, True]], ["p", "q", "r", "s"]))
+    assert found is not None
+    assert found.startswith(
+        "2 of 4 tasks (50 %) were solved by some of their 2 answers and not by others, 1 by none, 1 by all"
+    )
+    assert signal_line(result("a", [[True], [False]])) is None

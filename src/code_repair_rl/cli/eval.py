@@ -100,8 +100,10 @@ def evaluate(
         typer.echo(f"kept in {folder / 'classification' / (chosen + '.json')}")
     else:
         show_results({chosen: result})
-        from code_repair_rl.evaluation import plan_from, planning_line
+        from code_repair_rl.evaluation import plan_from, planning_line, signal_line
 
+        if (signal := signal_line(result)) is not None:
+            typer.echo(signal)
         if (plan := plan_from(result)) is not None:
             typer.echo(planning_line(plan))
         if result.left_out:

@@ -17,7 +17,7 @@ from code_repair_rl.evaluation.comparison import (
 from code_repair_rl.evaluation.equal_tokens import EqualTokens, at_equal_tokens
 from code_repair_rl.evaluation.estimates import Estimate, difference, pass_at_k, rate, wilson
 from code_repair_rl.evaluation.loop import Progress, evaluate
-from code_repair_rl.evaluation.planning import Plan, plan, plan_from, planning_line
+from code_repair_rl.evaluation.planning import Plan, plan, plan_from, planning_line, signal_line
 from code_repair_rl.evaluation.result import (
     EvalResult,
     SampleResult,
@@ -60,6 +60,7 @@ __all__ = [
     "planning_line",
     "rate",
     "sentences",
+    "signal_line",
     "smallest_detectable",
     "summary",
     "wilson",

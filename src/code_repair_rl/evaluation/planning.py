@@ -90,3 +90,20 @@ def planning_line(found: Plan) -> str:
         f" find a true difference of {100 * found.smallest_detectable:.1f} points in 80 % of its repeats"
         f" (one of 10 points in {100 * found.power(0.1):.0f} %)."
     )
+
+
+def signal_line(result: EvalResult) -> str | None:
+    """How many of the tasks would teach a policy something: groups in which every answer fares alike do not.
+
+    None where no task has two verdicts.
+    """
+    known = [task for task in result.tasks if task.graded >= 2]
+    if not known:
+        return None
+    never = sum(task.passed == 0 for task in known)
+    always = sum(task.passed == task.graded for task in known)
+    sometimes = len(known) - never - always
+    return (
+        f"{sometimes} of {len(known)} tasks ({100 * sometimes / len(known):.0f} %) were solved by some of their"
+        f" {result.samples} answers and not by others, {never} by none, {always} by all: only the first teach in GRPO."
+    )
