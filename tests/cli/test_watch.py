@@ -34,16 +34,3 @@ def test_trackers_are_told_of_evaluations_where_the_recipe_asks_for_it(
 def test_stages_without_a_run_tell_nobody(tmp_path: Path) -> None:
     run = RunDir.create(tmp_path / "run", {}, resume=False)
     watcher("tracking.trackio=true").stage(Stage("report", "Report")).on_start(run, 0)
-
-
-@pytest.mark.parametrize(("speed", "autocast", "told"), [(0.5, "bfloat16", 1), (0.5, "none", 0), (1.9, "bfloat16", 0)])
-def test_it_is_told_once_where_the_processor_is_slower_in_bf16(
-    monkeypatch: pytest.MonkeyPatch, speed: float, autocast: str, told: int
-) -> None:
-    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    monkeypatch.setattr("code_repair_rl.models.precision.bf16_speed", lambda: speed)
-    shown = io.StringIO()
-    with ConsoleWatcher(Console(file=shown), compose("smoke", [f"model.autocast={autocast}"])) as watcher:
-        for name in ("sft", "grpo"):
-            watcher.stage(Stage(name, name))
-    assert shown.getvalue().count("model.autocast=none trains faster here") == told

@@ -227,7 +227,7 @@ def test_missing_deepspeed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_launch_section_becomes_deepspeeds_settings() -> None:
     assert trainer_settings(LaunchSection(), PLAIN) == {}
     section = LaunchSection(kind="zero3", processes=2, offload="all")
-    found = trainer_settings(section, ModelSection())["deepspeed"]
+    found = trainer_settings(section, ModelSection(autocast="bfloat16"))["deepspeed"]
     assert found["zero_optimization"]["stage"] == 3
     assert found["zero_optimization"]["offload_param"] == {"device": "cpu"}
     assert found["bf16"] == {"enabled": True}

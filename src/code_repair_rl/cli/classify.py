@@ -51,7 +51,7 @@ def classify(
 
     Every citation is checked against the file; lines that the winning answers agree on are highlighted.
     """
-    from code_repair_rl.models import EMBEDDED_MODEL, load_model, load_tokenizer, settle_process
+    from code_repair_rl.models import EMBEDDED_MODEL, faster_dtype, load_model, load_tokenizer, settle_process
     from code_repair_rl.pipelines.classify import opinions, sections_of
     from code_repair_rl.rollouts import Sampling
     from code_repair_rl.rollouts.local import LocalEngine
@@ -63,7 +63,7 @@ def classify(
         say.print(f"[yellow]{model} as it comes writes hardly any readable answer:[/] see docs/classification.md")
     with say.status(f"loading {model}") if say.is_terminal else nullcontext():
         settle_process(None)
-        engine = LocalEngine(load_model(model, dtype="bfloat16", to_sample=True), load_tokenizer(model))
+        engine = LocalEngine(load_model(model, dtype=faster_dtype(), to_sample=True), load_tokenizer(model))
     stretch = _stretch(lines)
     sections = sections_of(file.name, text, engine, labels=names, max_prompt_tokens=max_prompt_tokens, lines=stretch)
     with say.status(f"sampling {samples} answers each for {len(sections)}") if say.is_terminal else nullcontext():

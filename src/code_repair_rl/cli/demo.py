@@ -41,6 +41,7 @@ def add_to(app: typer.Typer) -> None:
         """
         from code_repair_rl.cli.watch import ConsoleWatcher
         from code_repair_rl.errors import BadInput
+        from code_repair_rl.models import settled
         from code_repair_rl.pipelines.journey import require_possible, run_journey, start_anew
         from code_repair_rl.recipes import compose
 
@@ -50,6 +51,7 @@ def add_to(app: typer.Typer) -> None:
             overrides.append("sandbox.backend=unsafe_local")
         recipe = compose(arguments.recipe, overrides)
         folder = arguments.run or Path("runs") / recipe.name
+        recipe = settled(recipe, None if fresh else folder)
         if base_of is not None and warm_start_of is not None:
             raise BadInput("--warm-start-of takes the base over, too", mend="leave --base-of out")
         require_possible(recipe, folder, base_of, warm_start_of, fresh=fresh)  # before anything is removed

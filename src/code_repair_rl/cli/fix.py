@@ -191,12 +191,11 @@ def _require_tests_ran(baseline: JobResult, tests: str) -> None:
 
 
 def _engine(model: str) -> Engine:
-    from code_repair_rl.models import load_model, load_tokenizer, settle_process
+    from code_repair_rl.models import faster_dtype, load_model, load_tokenizer, settle_process
     from code_repair_rl.rollouts.local import LocalEngine
 
     settle_process(None)
-    # Only sampled from, so half the precision will do: half the memory, and faster on a CPU too.
-    return LocalEngine(load_model(model, dtype="bfloat16", to_sample=True), load_tokenizer(model))
+    return LocalEngine(load_model(model, dtype=faster_dtype(), to_sample=True), load_tokenizer(model))
 
 
 def _how(result: JobResult) -> str:

@@ -11,7 +11,6 @@ import typer
 from rich.console import Console
 
 from code_repair_rl.cli.processes import in_a_job, is_first, run_job
-from code_repair_rl.cli.watch import tell_precision
 from code_repair_rl.errors import BadInput
 
 if TYPE_CHECKING:
@@ -87,6 +86,7 @@ def sorted_arguments(given: Sequence[str]) -> Arguments:
 
 
 def _train(stage: str, given: Sequence[str]) -> None:
+    from code_repair_rl.models import settled
     from code_repair_rl.recipes import compose, expand
 
     if stage == "sft":
@@ -102,7 +102,8 @@ def _train(stage: str, given: Sequence[str]) -> None:
             console.print(f"[bold]{number + 1} of {len(recipes)}:[/bold] {' '.join(combinations[number])}")
         if recipe.launch.processes > 1 and not in_a_job():
             _refuse_to_overwrite(folder, arguments.resume)
-            run_job(stage, arguments.recipe, combinations[number], folder, recipe.launch.processes)
+            chosen = f"model.autocast={settled(recipe, folder).model.autocast}"  # the same for all of its processes
+            run_job(stage, arguments.recipe, [*combinations[number], chosen], folder, recipe.launch.processes)
             continue
         if not in_a_job():  # of a job, the launching process has looked, or the first one has made the folder by now
             _refuse_to_overwrite(folder, arguments.resume)
@@ -121,7 +122,6 @@ def _run_stage(stage: str, recipe: Recipe, folder: Path, console: Console) -> Pa
             if stage == "sft"
             else run_grpo(recipe, folder, CompositeListener())
         )
-    tell_precision(recipe, console)
     with listeners(recipe.tracking, console=console, title=f"{recipe.name}: {stage}") as listener:
         return run_sft(recipe, folder, listener) if stage == "sft" else run_grpo(recipe, folder, listener)
 

@@ -27,7 +27,6 @@ class ConsoleWatcher(Watcher):
         self._recipe = recipe
         self._began = time.monotonic()
         self._stage = ExitStack()
-        self._told_precision = False
         self._bar: Progress | None = None
         self._tasks: dict[str, TaskID] = {}
 
@@ -47,9 +46,6 @@ class ConsoleWatcher(Watcher):
             return CompositeListener(*trackers(self._recipe.tracking))
         if stage.name not in ("sft", "grpo", "control"):
             return SilentListener()
-        if not self._told_precision:
-            tell_precision(self._recipe, self._console)
-            self._told_precision = True
         return self._stage.enter_context(
             listeners(self._recipe.tracking, console=self._console, title=f"{self._recipe.name}: {stage.name}")
         )
@@ -76,12 +72,3 @@ class ConsoleWatcher(Watcher):
         if step not in self._tasks:
             self._tasks[step] = self._bar.add_task(step, total=total, note=note)
         self._bar.update(self._tasks[step], completed=done, total=total, note=note)
-
-
-def tell_precision(recipe: Recipe, console: Console) -> None:
-    """Say so where training in bf16, as the recipe wants it, is slower on this processor than fp32 would be."""
-    from code_repair_rl.models.precision import handicap
-
-    if recipe.model.autocast == "bfloat16" and (speed := handicap()) is not None:
-        said = f"This processor computes in bf16 at {speed:.1f} times the speed of fp32"
-        console.print(f"[yellow]{said}: model.autocast=none trains faster here.[/yellow]", soft_wrap=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from code_repair_rl.errors import BadInput
-from code_repair_rl.models import EMBEDDED_MODEL, embedded_model_folder, fetch_embedded_model, release_memory
+from code_repair_rl.models import EMBEDDED_MODEL, embedded_model_folder, fetch_embedded_model, release_memory, settled
 from code_repair_rl.pipelines.forgetting import measured_once
 from code_repair_rl.pipelines.judging import run_evaluation
 from code_repair_rl.pipelines.stages import control_recipe, is_finished, run_grpo, run_sft, starting_from
@@ -89,6 +89,7 @@ def run_journey(
     from code_repair_rl.evaluation import compare
     from code_repair_rl.reporting import write_report
 
+    recipe = settled(recipe, folder)
     taken_over = require_possible(recipe, folder, base_of, warm_start_of)
     run = RunDir.create(folder, recipe.model_dump(mode="json"), resume=True)
     if taken_over.base_of is not None:

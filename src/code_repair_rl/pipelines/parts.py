@@ -51,7 +51,7 @@ def load(recipe: Recipe, *, to_sample: bool = False) -> Loaded:
     model = load_model(recipe.model.name, trainable=True, to_sample=to_sample and recipe.launch.vllm is None)
     if recipe.launch.vllm is not None:
         return Loaded(model, tokenizer, VllmEngine(recipe.launch.vllm, tokenizer))
-    copy_dtype = None if recipe.model.autocast == "none" else recipe.model.autocast
+    copy_dtype = "bfloat16" if recipe.model.in_bf16 else None
     return Loaded(model, tokenizer, LocalEngine(model, tokenizer, copy_dtype=copy_dtype))
 
 

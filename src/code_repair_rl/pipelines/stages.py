@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from code_repair_rl.errors import BadInput
+from code_repair_rl.models import settled
 from code_repair_rl.pipelines.judging import Validator
 from code_repair_rl.pipelines.parts import Loaded, agent_of, grader_of, load, reward_of, training_tasks
 from code_repair_rl.recipes import Recipe
@@ -39,6 +40,7 @@ def run_sft(recipe: Recipe, folder: Path, listener: RunListener, *, validated_ti
     Returns:
         The folder of the resulting model.
     """
+    recipe = settled(recipe, folder)
     run = _begun(recipe, folder)
     if is_finished(run):
         return run.path / "model"
@@ -107,6 +109,7 @@ def run_grpo(recipe: Recipe, folder: Path, listener: RunListener) -> Path:
     Returns:
         The folder of the resulting model: the best one by validation.
     """
+    recipe = settled(recipe, folder)
     run = _begun(recipe, folder)
     if is_finished(run):
         return run.path / "model"

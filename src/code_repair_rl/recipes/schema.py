@@ -31,10 +31,22 @@ class ModelSection(Section):
 
     name: str = "smollm2-135m-instruct"
     """The embedded model, a hub id, or a local path."""
-    autocast: Literal["bfloat16", "none"] = "bfloat16"
-    """Precision of the matrix products in training; the weights themselves stay in fp32."""
+    autocast: Literal["auto", "bfloat16", "none"] = "auto"
+    """Precision of the matrix products in training; the weights themselves stay in fp32. `auto`: bfloat16, but for
+    processors that are slower in it; a run keeps what was chosen."""
     lora: LoraSection | None = None
     gradient_checkpointing: bool = False
+
+    @property
+    def in_bf16(self) -> bool:
+        """Whether products are computed in bf16.
+
+        Raises:
+            ValueError: that is left to the machine, and has not been chosen yet (`code_repair_rl.models.settled`).
+        """
+        if self.autocast == "auto":
+            raise ValueError("the precision has not been chosen: pass the recipe through `settled` first")
+        return self.autocast == "bfloat16"
 
 
 class TasksSection(Section):

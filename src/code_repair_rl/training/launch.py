@@ -154,7 +154,7 @@ def _deepspeed(section: LaunchSection, model: ModelSection) -> dict[str, Any]:
         zero["offload_param"] = {"device": "cpu"}
     return {
         "zero_optimization": zero,
-        "bf16": {"enabled": model.autocast == "bfloat16"},
+        "bf16": {"enabled": model.in_bf16},
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,
         "gradient_clipping": "auto",
@@ -192,7 +192,7 @@ def require_realised(section: LaunchSection, model: ModelSection, found: Realise
         # One process of DDP has nothing to wrap.
         "single" if kind == "ddp" and section.processes == 1 else kind,
         section.processes,
-        "bf16" if model.autocast == "bfloat16" else "no",
+        "bf16" if model.in_bf16 else "no",
         kind in ("zero3", "fsdp2") and section.processes > 1,
     )
     differing = [name for name, value in asdict(asked).items() if value != asdict(found)[name]]

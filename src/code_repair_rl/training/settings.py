@@ -29,7 +29,7 @@ def trainer_arguments(
         "max_steps": steps,
         "seed": seed,
         "use_cpu": not torch.cuda.is_available(),
-        "bf16": model.autocast == "bfloat16",
+        "bf16": model.in_bf16,
         "fp16": False,
         "activation_checkpointing": model.gradient_checkpointing,
         "lr_scheduler_type": "warmup_stable_decay",
