@@ -40,8 +40,7 @@ def run_sft(recipe: Recipe, folder: Path, listener: RunListener, *, validated_ti
     Returns:
         The folder of the resulting model.
     """
-    recipe = settled(recipe, folder)
-    run = _begun(recipe, folder)
+    recipe, run = _begun(recipe, folder)
     if is_finished(run):
         return run.path / "model"
     from code_repair_rl.training.sft import train_sft
@@ -66,11 +65,12 @@ def run_sft(recipe: Recipe, folder: Path, listener: RunListener, *, validated_ti
             )
 
 
-def _begun(recipe: Recipe, folder: Path) -> RunDir:
-    """The stage's run; of several processes the first one makes it."""
+def _begun(recipe: Recipe, folder: Path) -> tuple[Recipe, RunDir]:
+    """The recipe with the precision chosen, and the stage's run; of several processes the first one makes both."""
 
-    def make() -> RunDir:
-        return RunDir.create(folder, recipe.model_dump(mode="json"), resume=True)
+    def make() -> tuple[Recipe, RunDir]:
+        chosen = settled(recipe, folder)
+        return chosen, RunDir.create(folder, chosen.model_dump(mode="json"), resume=True)
 
     if recipe.launch.kind == "single":
         return make()
@@ -109,8 +109,7 @@ def run_grpo(recipe: Recipe, folder: Path, listener: RunListener) -> Path:
     Returns:
         The folder of the resulting model: the best one by validation.
     """
-    recipe = settled(recipe, folder)
-    run = _begun(recipe, folder)
+    recipe, run = _begun(recipe, folder)
     if is_finished(run):
         return run.path / "model"
     from code_repair_rl.training.collect import Collector
