@@ -188,7 +188,9 @@ def test_what_the_environment_said_carries_no_loss(tasks: list[Task], tmp_path: 
     trained = Trained(tasks, tmp_path / "run", grader, settings, engine=Interrupted)
     rows = trained.run.rollouts(1)
     assert all(0 < row.sampled_tokens < len(row.token_ids) for row in rows)
-    assert trained.run.metrics()[0].values["rollouts/tokens"] == sum(row.sampled_tokens for row in rows)
+    told = trained.run.metrics()[0].values
+    assert told["rollouts/tokens"] == sum(row.sampled_tokens for row in rows)
+    assert 0 < told["time/rollout_seconds"] < told["time/step_seconds"]
     reference = load_model(TINY_MODEL)
     reference.requires_grad_(True)
     loss = torch.zeros(())

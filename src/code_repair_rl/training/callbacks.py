@@ -15,6 +15,8 @@ from code_repair_rl.runs import RunDir, RunListener
 STEP_SECONDS = "time/step_seconds"
 """The metric that adds up to a run's training time, over kills and resumes."""
 
+ROLLOUT_SECONDS = "time/rollout_seconds"
+"""What of it the step's rollouts took, sampling and grading."""
 
 VALIDATION = "validation/pass_rate"
 """The metric that chooses the best weights."""

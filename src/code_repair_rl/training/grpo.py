@@ -14,6 +14,7 @@ recorded, so that sampling in another precision is corrected for, not overlooked
 from __future__ import annotations
 
 import functools
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from trl import GRPOConfig, GRPOTrainer
 from code_repair_rl.recipes import GrpoSection, LaunchSection, ModelSection
 from code_repair_rl.runs import RunDir, RunListener
 from code_repair_rl.training.batches import MicroBatch, drawn_tokens, micro_batches, tensors
-from code_repair_rl.training.callbacks import TellListener, TimeBudget, TrimHeap, Validate
+from code_repair_rl.training.callbacks import ROLLOUT_SECONDS, TellListener, TimeBudget, TrimHeap, Validate
 from code_repair_rl.training.checkpointing import AtomicCheckpoints
 from code_repair_rl.training.collect import Collector, rollout_metrics
 from code_repair_rl.training.launch import add_checks, require_resumable, save_whole
@@ -110,12 +111,13 @@ class RepairGRPOTrainer(AtomicCheckpoints, GRPOTrainer):  # type: ignore[misc]
         place = self._step % per_step
         if place == 0 or self._buffered_inputs is None:
             step = self.state.global_step + 1
+            begun = time.monotonic()
             self.model.eval()
             with whole_weights(self):
                 groups = on_first(lambda: sendable(self.collector.collect(step)))
             self.model.train()
             self.listener.on_phase(step, "train")
-            self.listener.on_metrics(step, rollout_metrics(groups))
+            self.listener.on_metrics(step, rollout_metrics(groups) | {ROLLOUT_SECONDS: time.monotonic() - begun})
             batches = micro_batches(
                 groups,
                 per_step * processes(),
