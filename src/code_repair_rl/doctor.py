@@ -22,7 +22,6 @@ from typing import Any
 
 from code_repair_rl.errors import CrrlError
 from code_repair_rl.home import ENVIRONMENT_VARIABLE, home, locked, write_atomically
-from code_repair_rl.models.precision import WORTH_IT
 
 DEMO_MEMORY_BYTES = 6 * 2**30
 """What the demo may take at its peak."""
@@ -158,6 +157,8 @@ def torch_findings(probe: dict[str, Any], *, cores: int, nvidia: str | None) -> 
 
 
 def _precision(bf16_speed: float) -> Check:
+    from code_repair_rl.models.precision import WORTH_IT  # not above: the doctor has to run where libraries are missing
+
     found = f"a product in bf16 runs at {bf16_speed:.1f} times the speed of fp32"
     chosen = "fp32" if bf16_speed < WORTH_IT else "bf16"
     return Check("precision", Status.OK, f"{found}: `model.autocast=auto` takes {chosen}")

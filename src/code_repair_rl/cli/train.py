@@ -86,7 +86,6 @@ def sorted_arguments(given: Sequence[str]) -> Arguments:
 
 
 def _train(stage: str, given: Sequence[str]) -> None:
-    from code_repair_rl.models import settled
     from code_repair_rl.recipes import compose, expand
 
     if stage == "sft":
@@ -102,8 +101,7 @@ def _train(stage: str, given: Sequence[str]) -> None:
             console.print(f"[bold]{number + 1} of {len(recipes)}:[/bold] {' '.join(combinations[number])}")
         if recipe.launch.processes > 1 and not in_a_job():
             _refuse_to_overwrite(folder, arguments.resume)
-            chosen = f"model.autocast={settled(recipe, folder).model.autocast}"  # the same for all of its processes
-            run_job(stage, arguments.recipe, [*combinations[number], chosen], folder, recipe.launch.processes)
+            run_job(stage, arguments.recipe, combinations[number], folder, recipe.launch.processes)
             continue
         if not in_a_job():  # of a job, the launching process has looked, or the first one has made the folder by now
             _refuse_to_overwrite(folder, arguments.resume)
