@@ -13,7 +13,6 @@ from rich.progress import (
     Progress,
     TaskID,
     TextColumn,
-    TimeElapsedColumn,
     TimeRemainingColumn,
 )
 
@@ -75,22 +74,40 @@ def batch_progress(verb: str, total: int, more: Callable[[_Told], str]) -> Itera
         yield tell
 
 
+class Steps(Protocol):
+    """Is told how far a named step has got."""
+
+    def __call__(self, step: str, done: int, total: int, note: str = "") -> None:
+        """`done` of `total`, and what else there is to say."""
+        ...
+
+
 @contextmanager
-def step_progress() -> Iterator[Callable[[str, int, int], None]]:
-    """Named steps, each with how much of it is done and how much there is: a bar each, or a line at every tenth."""
-    console = Console(stderr=True, highlight=False)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+def step_progress(console: Console | None = None) -> Iterator[Steps]:
+    """Named steps, each with how much of it is done and how much there is: a bar each, or a line at every tenth.
+
+    Args:
+        console: where to show them; without one, standard error.
+    """
+    console = console or Console(stderr=True, highlight=False)
+    columns = (
+        TextColumn("  {task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(elapsed_when_finished=True),
+        TextColumn("{task.fields[note]}"),
+    )
     with Progress(*columns, console=console, disable=not console.is_terminal) as bars:
         begun: dict[str, TaskID] = {}
         said: dict[str, int] = {}
 
-        def report(step: str, done: int, total: int) -> None:
+        def report(step: str, done: int, total: int, note: str = "") -> None:
             if step not in begun:
-                begun[step] = bars.add_task(step, total=total)
-            bars.update(begun[step], completed=done, total=total)
+                begun[step] = bars.add_task(step, total=total, note=note)
+            bars.update(begun[step], completed=done, total=total, note=note)
             tenths = 10 * done // max(1, total)
             if not console.is_terminal and tenths != said.get(step):
                 said[step] = tenths
-                console.print(f"{step}: {done} of {total}", markup=False)
+                console.print(f"{step}: {done} of {total}{note and f', {note}'}", markup=False)
 
         yield report

@@ -7,8 +7,8 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from code_repair_rl.cli.batch_progress import Steps, step_progress
 from code_repair_rl.pipelines.journey import Stage, Watcher
 from code_repair_rl.reporting import duration, listeners, trackers
 from code_repair_rl.runs import CompositeListener, SilentListener
@@ -27,8 +27,7 @@ class ConsoleWatcher(Watcher):
         self._recipe = recipe
         self._began = time.monotonic()
         self._stage = ExitStack()
-        self._bar: Progress | None = None
-        self._tasks: dict[str, TaskID] = {}
+        self._steps: Steps | None = None
 
     def __enter__(self) -> ConsoleWatcher:
         return self
@@ -39,7 +38,7 @@ class ConsoleWatcher(Watcher):
     def stage(self, stage: Stage) -> RunListener:
         """Announce the stage and open its display."""
         self._stage.close()
-        self._bar, self._tasks = None, {}
+        self._steps = None
         since = duration(time.monotonic() - self._began)
         self._console.print(f"[bold]{stage.title}[/bold] [dim]({since} so far)[/dim]")
         if stage.name.startswith("eval "):
@@ -51,24 +50,15 @@ class ConsoleWatcher(Watcher):
         )
 
     def built(self, step: str, done: int, total: int) -> None:
-        """Show a bar for the step."""
+        """Show how far the step has got."""
         self._show(step, done, total)
 
     def evaluated(self, progress: EvaluationProgress) -> None:
-        """Show a bar with the pass rate so far."""
+        """Show how far it has got, with the pass rate so far."""
         rate = 100 * progress.passed / progress.graded if progress.graded else 0.0
         self._show("tasks", progress.done, progress.total, f"{rate:.1f} % pass")
 
     def _show(self, step: str, done: int, total: int, note: str = "") -> None:
-        if self._bar is None:
-            columns = (
-                TextColumn("  {task.description}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TimeRemainingColumn(),
-                TextColumn("{task.fields[note]}"),
-            )
-            self._bar = self._stage.enter_context(Progress(*columns, console=self._console))
-        if step not in self._tasks:
-            self._tasks[step] = self._bar.add_task(step, total=total, note=note)
-        self._bar.update(self._tasks[step], completed=done, total=total, note=note)
+        if self._steps is None:
+            self._steps = self._stage.enter_context(step_progress(self._console))
+        self._steps(step, done, total, note)
