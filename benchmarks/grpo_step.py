@@ -4,7 +4,8 @@ The same weights, prompts, completion lengths and group size, in turn in one pro
 loss, backward and optimiser through its own trainer, ours through the trainer that `crrl grpo` uses. Phases are timed
 apart: prefill (sampling one token), decode (the rest of the sampling), forward and backward, optimiser (clipping,
 AdamW). Long cases time a part of the step (some groups' sampling, some rows' backward) and count the equal rest;
-`details` names the parts. Both train fp32 weights under bf16 autocast; for TRL, weights held in bf16 altogether are
+`details` names the parts. Both train fp32 weights, and compute in what this machine is fast in (as with
+`model.autocast=auto`): fp32, or bf16 by autocast. `--compute` names one. For TRL, weights held in bf16 altogether are
 tried as well (`--all-precisions`) and the faster is taken.
 
 Memory is the resident peak of a phase above what was resident before the two ways began, from the kernel (Linux); on a
@@ -14,6 +15,7 @@ The second table (`--table`) is the cost of a step's forward and backward per an
 and prompt lengths.
 
     python benchmarks/grpo_step.py [--quick] [--json] [--threads N] [--processor-time] [--case 200/40] [--table]
+                                   [--compute float32]
     python benchmarks/grpo_step.py --gpu [--model FOLDER] [--group-size 16]
 """
 
@@ -37,6 +39,7 @@ from rich.table import Table
 from trl import GRPOConfig, GRPOTrainer
 
 from code_repair_rl.models import fetch_embedded_model, load_model, load_tokenizer, release_memory, tiny_model
+from code_repair_rl.models.precision import faster_dtype
 from code_repair_rl.models.tiny import tiny_tokenizer
 from code_repair_rl.rollouts import Sampling
 from code_repair_rl.rollouts.local import LocalEngine
@@ -127,6 +130,8 @@ class Machine:
     tiny: bool
     gpu: bool
     tokens: tuple[int, int]
+    compute: str
+    """`bfloat16`, by autocast, or `float32`."""
 
 
 class Ways:
@@ -161,7 +166,7 @@ class Ways:
         config = GRPOConfig(
             output_dir=self.folder,
             use_cpu=not self.machine.gpu,
-            bf16=True,
+            bf16=self.machine.compute == "bfloat16",
             report_to="none",
             per_device_train_batch_size=1,
             gradient_accumulation_steps=self.case.groups * self.case.size,
@@ -193,7 +198,9 @@ class Ways:
 
     def ours(self) -> Step:
         model = self.model("float32")
-        engine = LocalEngine(model, self.tokenizer, copy_dtype="bfloat16")
+        engine = LocalEngine(
+            model, self.tokenizer, copy_dtype="bfloat16" if self.machine.compute == "bfloat16" else None
+        )
         engine.stop_ids = ()
         collector = SimpleNamespace(run=None, listener=None)  # what else it would do, this benchmark does itself
         trainer = self.trainer(RepairGRPOTrainer, model, collector=collector, micro_batch_tokens=self.machine.tokens[0])
@@ -339,6 +346,7 @@ def main() -> None:
         "--processor-time", action="store_true", help="seconds of the processor, not of the wall: on a busy machine"
     )
     parser.add_argument("--case", choices=[case.name for case in CASES], help="this case only")
+    parser.add_argument("--compute", choices=["bfloat16", "float32"], help="in place of what this machine is fast in")
     parser.add_argument("--all-precisions", action="store_true", help="try TRL with weights held in bf16, too")
     parser.add_argument("--table", action="store_true", help="forward and backward over group size and prompt length")
     parser.add_argument("--most-tokens", type=int, default=6000, help="of the table: leave out larger groups")
@@ -367,6 +375,7 @@ def main() -> None:
         arguments.tiny,
         arguments.gpu,
         _GPU_TOKENS if arguments.gpu else _CPU_TOKENS,
+        arguments.compute or faster_dtype(),
     )
     precisions = ("float32", "bfloat16") if arguments.all_precisions else ("float32",)
     with TemporaryDirectory() as folder:
@@ -389,15 +398,17 @@ def main() -> None:
         details = {
             "threads": torch.get_num_threads(),
             "clock": "processor" if arguments.processor_time else "wall",
+            "compute": machine.compute,
             "cases": rows,
         }
         print(json.dumps({"ratios": ratios, "details": details}))
         return
-    show(rows, arguments.table)
+    show(rows, arguments.table, machine.compute)
 
 
-def show(rows: list[dict[str, Any]], table_of_sizes: bool) -> None:
-    table = Table(title="seconds of a step, ours / TRL (ratio)")
+def show(rows: list[dict[str, Any]], table_of_sizes: bool, compute: str) -> None:
+    title = f"seconds of a step, ours / TRL (ratio), computed in {compute} by {torch.get_num_threads()} threads"
+    table = Table(title=title)
     names = ["forward_backward"] if table_of_sizes else ["prefill", "decode", "forward_backward", "optimiser", "whole"]
     for column in ("prompt/completion", "groups x size", *names, "peak MiB"):
         table.add_column(column.replace("_", "+"))
