@@ -28,15 +28,16 @@ def test_a_file_gets_a_verdict_for_people_and_for_scripts(tmp_path: Path) -> Non
     told = json.loads(crrl("classify", str(file), *TINY, "--json"))
     (section,) = told["sections"]
     assert (section["label"], section["vote_share"]) == ("unreadable", 1.0)  # a random model writes no tags
-    assert told["vulnerable"] is False
+    assert told["vulnerable"] is None  # no verdict is not a clean bill
+    assert told["not_asked"] == []
     assert "opinion" in told["note"]
-    assert "unreadable" in crrl("classify", str(file), *TINY, "--fail-if-vulnerable")
+    assert "unreadable" in crrl("classify", str(file), *TINY, "--fail-if-vulnerable", code=3)
 
 
 def test_cited_lines_are_shown_and_highlighted(tmp_path: Path) -> None:
     (section,) = sections_of(
         "db.py", CODE, ScriptedEngine(["x"]), labels=("benign", "vulnerable"), max_prompt_tokens=9999
-    )
+    ).asked
     answer = "<think>\nline 3: cursor.execute(query)\n</think>\n<answer>vulnerable</answer>"
     out = io.StringIO()
     show(opinion(section, [answer, answer, "?"]), CODE, Path("db.py"), Console(file=out, width=100))

@@ -101,7 +101,25 @@ def test_pair_outcomes_are_primevuls() -> None:
     values = [found.both_right, found.both_vulnerable, found.both_benign, found.reversed]
     assert [one.value for one in values] == pytest.approx([0.4, 0.2, 0.2, 0.2])
     assert found.pairs == 5
+    assert found.unreadable.value == 0.0
     assert pair_outcomes(tasks[-1:], [{V: 1.0}]) is None
+
+
+def test_an_unreadable_side_of_a_pair_is_neither_right_nor_benign() -> None:
+    tasks = [
+        task
+        for n in range(6)
+        for task in (
+            classified(V, said(V), number=2 * n, pair=f"{n}", problem=f"p{n}"),
+            classified(B, said(None), number=2 * n + 1, pair=f"{n}", problem=f"p{n}"),
+        )
+    ]
+    found = pair_outcomes(tasks, [majority(task.samples) for task in tasks])
+    assert found is not None
+    assert [one.value for one in found.rates.values()] == [0.0, 0.0, 0.0, 0.0, 1.0]
+    missed = vd_s(tasks)
+    assert missed is not None
+    assert missed.value == 1.0  # an unreadable answer on benign code is no reason to trust the other claims
 
 
 def test_vd_s_is_what_is_missed_where_hardly_anything_is_wrongly_accused() -> None:
@@ -116,6 +134,10 @@ def test_vd_s_is_what_is_missed_where_hardly_anything_is_wrongly_accused() -> No
     assert found.value == pytest.approx(0.5)
     assert found.low <= found.value <= found.high
     assert vd_s([task(0, V, 1.0)]) is None
+    accused = vd_s([task(n, V if n % 2 else B, 1.0) for n in range(20)])
+    assert accused is not None
+    assert accused.value == accused.high == 1.0
+    assert accused.low < 0.9  # twenty problems without any variation still say no more than that
 
 
 def test_calibration_of_a_known_case() -> None:
@@ -125,6 +147,15 @@ def test_calibration_of_a_known_case() -> None:
     found = calibration(tasks)
     assert found.error.value == pytest.approx(0.45)
     assert [(one.tasks, one.accuracy.value) for one in found.bins] == [(2, 1.0), (2, 0.5)]
+    assert found.left_out == 0
+
+
+def test_without_a_verdict_there_is_nothing_to_calibrate() -> None:
+    read = [classified(V, said(V), said(None), number=n) for n in range(4)]
+    unread = [classified(V, said(None), said(None), number=10 + n) for n in range(8)]
+    assert calibration([*read, *unread]).error == calibration(read).error
+    assert calibration([*read, *unread]).left_out == 8
+    assert math.isnan(calibration(unread).error.value)
 
 
 def test_a_summary_has_the_baselines_beside_the_model() -> None:
@@ -195,7 +226,8 @@ def test_an_evaluation_keeps_what_was_found_about_labels(tmp_path: Path) -> None
     assert [sample.label for sample in by_id["7/benign"].samples] == [None, V]
     assert by_id["7/benign"].baselines[BAG_OF_WORDS] in (V, B)
     figures = summarise(found)
-    assert figures.pairs["one sample"].both_right.value == pytest.approx(0.5)
+    assert figures.pairs["one sample"].both_vulnerable.value == pytest.approx(0.5)
+    assert figures.pairs["one sample"].unreadable.value == pytest.approx(0.5)
     assert not math.isnan(figures.readable.value)
 
 

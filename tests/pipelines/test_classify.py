@@ -21,9 +21,32 @@ NO = "<think>\npattern: none\n</think>\n<answer>benign</answer>"
 def test_a_long_python_file_is_asked_about_function_by_function() -> None:
     engine = ScriptedEngine([YES])
     sections = sections_of("a.py", FILE, engine, labels=("benign", "vulnerable"), max_prompt_tokens=900)
-    assert [(one.name, one.first, one.last) for one in sections] == [("run", 4, 5), ("A.calm", 9, 10)]
-    (whole,) = sections_of("a.py", FILE, engine, labels=(), max_prompt_tokens=10**6)
+    assert [(one.name, one.first, one.last) for one in sections.asked] == [("run", 4, 5), ("A.calm", 9, 10)]
+    (whole,) = sections_of("a.py", FILE, engine, labels=(), max_prompt_tokens=10**6).asked
     assert (whole.first, whole.last) == (1, FILE.count("\n"))
+
+
+def test_what_is_not_asked_about_is_named() -> None:
+    text = '"""Docs."""\n' + FILE + "\nPORT = 1\nif PORT:\n    def under():\n        eval(x)\n\nos.system(x)\n"
+    found = sections_of("a.py", text, ScriptedEngine([YES]), labels=(), max_prompt_tokens=900)
+    assert [one.name for one in found.asked] == ["run", "A.calm"]
+    last = text.count("\n")
+    assert [(one.name, one.first, one.last) for one in found.not_asked] == [
+        ("long", 14, 314),
+        ("", last - 5, last - 2),
+        ("", last, last),
+    ]
+    assert "more than 900 tokens" in found.not_asked[0].reason
+
+
+def test_form_feeds_end_no_lines() -> None:
+    text = "import os\n\x0c\n\x0c\ndef run(cmd):\n    os.system(cmd)\n" + "".join(f"x{n} = {n}\n" for n in range(300))
+    labels = ("benign", "vulnerable")
+    found = sections_of("a.py", text, ScriptedEngine([YES]), labels=labels, max_prompt_tokens=900)
+    (run,) = found.asked
+    assert run.task.files == {"a.py": "def run(cmd):\n    os.system(cmd)\n"}
+    (said,) = opinions([run], ScriptedEngine([YES]), samples=1, sampling=Sampling(0.8, 500, 0))
+    assert [(line.number, line.text) for line in said.lines] == [(5, "    os.system(cmd)")]
 
 
 def test_what_does_not_fit_says_what_to_do() -> None:
@@ -37,7 +60,7 @@ def test_what_does_not_fit_says_what_to_do() -> None:
 def test_votes_and_cited_lines_are_counted_in_the_files_own_numbers() -> None:
     engine = ScriptedEngine([YES, FAR, NO, "?"])
     sections = sections_of("a.py", FILE, engine, labels=("benign", "vulnerable"), max_prompt_tokens=900, lines=(4, 5))
-    (found,) = opinions(sections, engine, samples=4, sampling=Sampling(0.8, 500, 0))
+    (found,) = opinions(sections.asked, engine, samples=4, sampling=Sampling(0.8, 500, 0))
     assert found.label == "vulnerable"
     assert found.vulnerable
     assert found.vote_share == 0.5
@@ -49,7 +72,7 @@ def test_votes_and_cited_lines_are_counted_in_the_files_own_numbers() -> None:
 def test_where_nothing_can_be_read_there_is_no_verdict() -> None:
     engine = ScriptedEngine(["?"])
     sections = sections_of("a.py", "x = 1\n", engine, labels=("benign", "vulnerable"), max_prompt_tokens=900)
-    (found,) = opinions(sections, engine, samples=2, sampling=Sampling(0.8, 500, 0))
+    (found,) = opinions(sections.asked, engine, samples=2, sampling=Sampling(0.8, 500, 0))
     assert found.label == "unreadable"
     assert not found.vulnerable
     assert found.vote_share == 1.0
@@ -59,5 +82,5 @@ def test_a_tie_goes_to_the_better_evidence() -> None:
     engine = ScriptedEngine([FAR, NO])
     sections = sections_of("a.py", "import os\nos.system(cmd)\n", engine, labels=("benign", "vulnerable"),
                            max_prompt_tokens=900)  # fmt: skip
-    (found,) = opinions(sections, engine, samples=2, sampling=Sampling(0.8, 500, 0))
+    (found,) = opinions(sections.asked, engine, samples=2, sampling=Sampling(0.8, 500, 0))
     assert found.label == "benign"

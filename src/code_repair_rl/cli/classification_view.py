@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 def print_classification(result: ClassificationResult, console: Console | None = None) -> None:
     """Everything that was found, what has to be said of it first."""
-    from code_repair_rl.evaluation.classification_summary import summarise
+    from code_repair_rl.evaluation.classification_summary import FALSE_POSITIVES, summarise
+    from code_repair_rl.tasks.classification import BENIGN
 
     out = console or Console(highlight=False)
     found = summarise(result)
@@ -32,9 +33,17 @@ def print_classification(result: ClassificationResult, console: Console | None =
         + "".join(f"; {kind} {count}" for kind, count in found.errors.items()),
         markup=False,
     )
-    out.print(f"expected calibration error of the vote share: {_number(found.calibration.error)}")
+    unread = f" ({found.calibration.left_out} tasks without a readable answer left out)"
+    out.print(
+        f"expected calibration error of the vote share: {_number(found.calibration.error)}"
+        f"{unread if found.calibration.left_out else ''}"
+    )
     if found.vd_s is not None:
-        out.print(f"VD-S (false negatives at 0.5 % false positives): {_number(found.vd_s)}")
+        benign = sum(task.truth == BENIGN for task in result.tasks)
+        none = f"; of {benign} benign tasks that is none" if benign * FALSE_POSITIVES < 1 else ""
+        out.print(f"VD-S (false negatives at 0.5 % false positives{none}): {_number(found.vd_s)}")
+    if result.left_out:
+        out.print(f"{result.left_out} tasks were left out: their prompts are too long")
 
 
 def _print_scores(out: Console, found: ClassificationSummary) -> None:
@@ -56,14 +65,14 @@ def _print_curve(out: Console, found: ClassificationSummary) -> None:
 
 
 def _print_pairs(out: Console, found: ClassificationSummary) -> None:
+    from code_repair_rl.evaluation.classification_summary import PAIR_OUTCOMES
+
     if not found.pairs:
         return
-    table = Table("pairs", "both right", "both vulnerable", "both benign", "reversed", box=None, pad_edge=False)
+    columns = [name.replace("_", " ") for name in PAIR_OUTCOMES]
+    table = Table("pairs", *columns, box=None, pad_edge=False)
     for name, one in found.pairs.items():
-        table.add_row(
-            f"{name} ({one.pairs})",
-            *map(_bounds, (one.both_right, one.both_vulnerable, one.both_benign, one.reversed)),
-        )
+        table.add_row(f"{name} ({one.pairs})", *map(_bounds, one.rates.values()))
     out.print(table)
 
 

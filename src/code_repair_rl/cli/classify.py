@@ -16,7 +16,9 @@ from rich.syntax import Syntax
 from code_repair_rl.errors import BadInput
 
 if TYPE_CHECKING:
-    from code_repair_rl.pipelines.classify import Opinion
+    from collections.abc import Sequence
+
+    from code_repair_rl.pipelines.classify import NotAsked, Opinion
 
 _LEAST_SHARE = 0.25
 """Lines that fewer of the winning answers cite are not highlighted."""
@@ -44,7 +46,11 @@ def classify(
         768, "--max-prompt-tokens", min=16, help="A longer Python file is asked about function by function."
     ),
     seed: int = typer.Option(0, "--seed", help="The same seed samples the same answers."),
-    fail: bool = typer.Option(False, "--fail-if-vulnerable", help="End with 1 where the verdict is vulnerable."),
+    fail: bool = typer.Option(
+        False,
+        "--fail-if-vulnerable",
+        help="End with 1 where a verdict is vulnerable, with 3 where some of it got no verdict.",
+    ),
     as_json: bool = typer.Option(False, "--json", help="Print one object."),
 ) -> None:
     """Ask a model several times whether code is vulnerable: the verdict, its share of the votes, the lines cited.
@@ -66,16 +72,28 @@ def classify(
         engine = LocalEngine(load_model(model, dtype=faster_dtype(), to_sample=True), load_tokenizer(model))
     stretch = _stretch(lines)
     sections = sections_of(file.name, text, engine, labels=names, max_prompt_tokens=max_prompt_tokens, lines=stretch)
-    with say.status(f"sampling {samples} answers each for {len(sections)}") if say.is_terminal else nullcontext():
-        found = opinions(sections, engine, samples=samples, sampling=Sampling(temperature, max_new_tokens, seed))
+    asking = f"sampling {samples} answers each for {len(sections.asked)}"
+    with say.status(asking) if say.is_terminal else nullcontext():
+        found = opinions(sections.asked, engine, samples=samples, sampling=Sampling(temperature, max_new_tokens, seed))
+    verdict = _verdict(found, sections.not_asked)
     if as_json:
-        typer.echo(json.dumps(_plain(file, model, samples, found)))
+        typer.echo(json.dumps(_plain(file, model, samples, found, sections.not_asked, verdict)))
     else:
         for one in found:
             show(one, text, file)
+        for rest in sections.not_asked:
+            place = f"{file}:{rest.first}-{rest.last}" + (f" {rest.name}" if rest.name else "")
+            typer.echo(f"{place}  NOT asked about: {rest.reason}")
         typer.echo(_OPINION)
-    if fail and any(one.vulnerable for one in found):
-        raise typer.Exit(1)
+    if fail and verdict is not False:
+        raise typer.Exit(1 if verdict else 3)
+
+
+def _verdict(found: Sequence[Opinion], not_asked: Sequence[NotAsked]) -> bool | None:
+    """Whether anything is called vulnerable; None where nothing is, but not all of the file got a verdict."""
+    if any(one.vulnerable for one in found):
+        return True
+    return None if not_asked or not all(one.readable for one in found) else False
 
 
 def show(found: Opinion, text: str, file: Path, console: Console | None = None) -> None:
@@ -120,7 +138,7 @@ def _read(file: Path) -> str:
         raise BadInput(f"the file is not UTF-8 text ({error.reason})", where=str(file)) from error
     if not text.strip():
         raise BadInput("the file is empty", where=str(file))
-    return text.replace("\r\n", "\n")
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def _names(labels: str) -> tuple[str, ...]:
@@ -146,12 +164,19 @@ def _stretch(lines: str | None) -> tuple[int, int] | None:
     return int(match[1]), int(match[2])
 
 
-def _plain(file: Path, model: str, samples: int, found: list[Opinion]) -> dict[str, object]:
+def _plain(
+    file: Path,
+    model: str,
+    samples: int,
+    found: Sequence[Opinion],
+    not_asked: Sequence[NotAsked],
+    verdict: bool | None,
+) -> dict[str, object]:
     return {
         "file": str(file),
         "model": model,
         "samples": samples,
-        "vulnerable": any(one.vulnerable for one in found),
+        "vulnerable": verdict,
         "note": _OPINION,
         "sections": [
             {
@@ -166,5 +191,9 @@ def _plain(file: Path, model: str, samples: int, found: list[Opinion]) -> dict[s
                 "misquoted": one.misquoted,
             }
             for one in found
+        ],
+        "not_asked": [
+            {"name": one.name, "first_line": one.first, "last_line": one.last, "reason": one.reason}
+            for one in not_asked
         ],
     }

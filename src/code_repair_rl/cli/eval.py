@@ -17,10 +17,13 @@ from code_repair_rl.cli.batch_progress import batch_progress
 from code_repair_rl.errors import BadInput
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from code_repair_rl.evaluation import Estimate, EvalResult, Progress
     from code_repair_rl.evaluation.classification import ClassificationResult
     from code_repair_rl.rollouts import Engine
     from code_repair_rl.rollouts.agent import Agent
+    from code_repair_rl.tasks import Task
 
 
 def add_to(app: typer.Typer) -> None:
@@ -290,7 +293,7 @@ def _evaluated(
     run = RunDir.open(folder) if there else RunDir.create(folder, {"name": "eval"}, resume=False)
     if name in run.eval_names():
         result = EvalResult.read(run.eval_path(name))
-        _require_same(result, asked, len(chosen), str(run.eval_path(name)))
+        _require_same(result, asked, chosen, str(run.eval_path(name)))
         return result
     with run.exclusively(), Grader(backend=backend, workers=workers) as grader:
         engine = source.engine(run.eval_samples_path(name) / "answers.jsonl")
@@ -337,11 +340,16 @@ def _record_pass_rates(result: EvalResult) -> None:
     record_pass_rates(result.model, result.hint, rates, source=result.digest())
 
 
-def _require_same(result: EvalResult, asked: Asked, tasks: int, where: str) -> None:
+def _require_same(result: EvalResult, asked: Asked, tasks: Sequence[Task], where: str) -> None:
     """Refuse to show a finished evaluation as the answer to another question."""
+    from code_repair_rl.evaluation.result import tasks_digest
+
     differing = [key for key, value in asdict(asked).items() if getattr(result, key) != value]
-    if len(result.tasks) + result.left_out != tasks:
+    answered = {one.task_id for one in result.tasks}
+    if len(answered) + result.left_out != len(tasks):
         differing.append("limit")
+    elif tasks_digest([task for task in tasks if task.task_id in answered]) != result.tasks_sha256:
+        differing.append("the tasks or their labels")
     if differing:
         raise BadInput(
             f"another evaluation of that name is there; they differ in {', '.join(differing)}",

@@ -88,6 +88,8 @@ class ClassificationResult:
     notes: tuple[str, ...]
     """What has to be said with every figure: whose labels they are, what names give away."""
     tasks: tuple[ClassifiedTask, ...]
+    left_out: int = 0
+    """Tasks whose prompts were too long."""
     schema_version: Literal[1] = 1
 
     def to_json(self) -> dict[str, Any]:
@@ -173,6 +175,7 @@ def classification_result(
             _classified(task, answers.get(task.task_id, []), {name: labels[n] for name, labels in baselines.items()})
             for n, task in enumerate(asked)
         ),
+        left_out=result.left_out,
     )
 
 
@@ -200,7 +203,7 @@ def is_vulnerable(label: str | None) -> bool:
 
 
 def _classified(task: Task, rows: Sequence[RolloutRow], baselines: Mapping[str, str]) -> ClassifiedTask:
-    written = len(written_lines(code_of(task)[1].splitlines()))
+    written = len(written_lines(code_of(task)[1].removesuffix("\n").split("\n")))
     decisive = len({line.number for line in evidence_lines(task)})
     pair = task.origin.detail.get("pair")
     return ClassifiedTask(

@@ -48,7 +48,7 @@ _RESAMPLES = 1000
 
 @dataclass(frozen=True, slots=True)
 class PairOutcomes:
-    """PrimeVul's four outcomes over pairs; the rates add up to 1."""
+    """PrimeVul's four outcomes over pairs, and what could not be read; the rates add up to 1."""
 
     both_right: Estimate
     """P-C: the vulnerable side vulnerable, the fixed side benign."""
@@ -58,7 +58,17 @@ class PairOutcomes:
     """P-B."""
     reversed: Estimate
     """P-R: the vulnerable side benign, the fixed side vulnerable."""
+    unreadable: Estimate
+    """An answer to one of the sides could not be read."""
     pairs: int
+
+    @property
+    def rates(self) -> dict[str, Estimate]:
+        """Every outcome by its name."""
+        return {name: getattr(self, name) for name in PAIR_OUTCOMES}
+
+
+PAIR_OUTCOMES = ("both_right", "both_vulnerable", "both_benign", "reversed", "unreadable")
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +108,8 @@ class Calibration:
     error: Scored
     """Expected calibration error over ten bins of equal width."""
     bins: tuple[Bin, ...]
+    left_out: int
+    """Tasks without a single readable answer: there is no verdict that could be right."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,20 +204,27 @@ def pair_outcomes(tasks: Sequence[ClassifiedTask], said: Sequence[Distribution])
     Returns:
         None where there is no whole pair.
     """
-    claims: dict[str, dict[bool, tuple[float, str]]] = {}
+    sides: dict[tuple[str, str], dict[bool, tuple[float, float]]] = {}
     for task, one in zip(tasks, said, strict=True):
         if task.pair is not None:
-            claim = sum(share for label, share in one.items() if label not in (BENIGN, UNREADABLE))
-            claims.setdefault(f"{task.problem}\0{task.pair}", {})[is_vulnerable(task.truth)] = (claim, task.problem)
-    whole = [(sides[True][0], sides[False][0], sides[True][1]) for sides in claims.values() if len(sides) == 2]
+            benign = one.get(BENIGN, 0.0)
+            claimed = sum(share for label, share in one.items() if label not in (BENIGN, UNREADABLE))
+            sides.setdefault((task.problem, task.pair), {})[is_vulnerable(task.truth)] = (claimed, benign)
+    whole = {place: both for place, both in sides.items() if len(both) == 2}
     if not whole:
         return None
-    problems = [problem for _, _, problem in whole]
+    problems = [problem for problem, _ in whole]
+
+    def both(of_vulnerable: int, of_fixed: int) -> Estimate:
+        return rate([one[True][of_vulnerable] * one[False][of_fixed] for one in whole.values()], problems)
+
+    claimed, benign = 0, 1
     return PairOutcomes(
-        both_right=rate([v * (1 - f) for v, f, _ in whole], problems),
-        both_vulnerable=rate([v * f for v, f, _ in whole], problems),
-        both_benign=rate([(1 - v) * (1 - f) for v, f, _ in whole], problems),
-        reversed=rate([(1 - v) * f for v, f, _ in whole], problems),
+        both_right=both(claimed, benign),
+        both_vulnerable=both(claimed, claimed),
+        both_benign=both(benign, benign),
+        reversed=both(benign, claimed),
+        unreadable=rate([1 - sum(one[True]) * sum(one[False]) for one in whole.values()], problems),
         pairs=len(whole),
     )
 
@@ -213,13 +232,14 @@ def pair_outcomes(tasks: Sequence[ClassifiedTask], said: Sequence[Distribution])
 def vd_s(tasks: Sequence[ClassifiedTask]) -> Scored | None:
     """PrimeVul's VD-S: the false negative rate where at most half a per cent of benign code is called vulnerable.
 
-    A task's score is the share of its answers that claim a vulnerability. The interval is the percentile bootstrap over
-    problems, as the score jumps and no jackknife holds.
+    A task's score is the share of its answers that claim a vulnerability; an answer that could not be read counts as
+    wrong, so that on benign code it is a claim. The interval is the percentile bootstrap over problems, as the score
+    jumps and no jackknife holds; where nothing varies, the bound is what this many problems could hide.
     """
     import numpy as np
 
     problems = {problem: place for place, problem in enumerate(dict.fromkeys(task.problem for task in tasks))}
-    scores = np.array([sum(is_vulnerable(s.label) for s in t.samples) / len(t.samples) for t in tasks])
+    scores = np.array([sum(_claims(task, s.label) for s in task.samples) / len(task.samples) for task in tasks])
     truth = np.array([is_vulnerable(task.truth) for task in tasks])
     cluster = np.array([problems[task.problem] for task in tasks])
     value = _missed(scores, truth, np.ones(len(tasks)))
@@ -228,14 +248,23 @@ def vd_s(tasks: Sequence[ClassifiedTask]) -> Scored | None:
     rng = np.random.default_rng(0)
     drawn = rng.multinomial(len(problems), [1 / len(problems)] * len(problems), size=_RESAMPLES)
     found = [v for counts in drawn if not math.isnan(v := _missed(scores, truth, counts[cluster].astype(float)))]
-    low, high = np.quantile(found, [0.025, 0.975]) if found else (0.0, 1.0)
-    return Scored(value, float(low), float(high))
+    low, high = map(float, np.quantile(found, [0.025, 0.975])) if found else (0.0, 1.0)
+    if high - low < 1e-12:
+        hidden = 1 - 0.05 ** (1 / len(problems))
+        low, high = max(0.0, value - hidden), min(1.0, value + hidden)
+    return Scored(value, low, high)
+
+
+def _claims(task: ClassifiedTask, label: str | None) -> bool:
+    return is_vulnerable(label) or (label is None and not is_vulnerable(task.truth))
 
 
 def calibration(tasks: Sequence[ClassifiedTask]) -> Calibration:
-    """How well vote shares tell how often the majority is right."""
+    """How well vote shares tell how often the majority is right, where there is a verdict at all."""
     import numpy as np
 
+    unread = sum(all(one.label is None for one in task.samples) for task in tasks)
+    tasks = [task for task in tasks if any(one.label is not None for one in task.samples)]
     confidences, rights = [], []
     for task in tasks:
         share, winners = shares(task.samples), majority(task.samples)
@@ -253,7 +282,7 @@ def calibration(tasks: Sequence[ClassifiedTask]) -> Calibration:
             accuracy = rate([rights[n] for n in inside], [tasks[n].problem for n in inside])
             mean = sum(confidences[n] for n in inside) / len(inside)
             bins.append(Bin(place / _BINS, (place + 1) / _BINS, len(inside), mean, accuracy))
-    return Calibration(interval(sums, _calibration_error, (0.0, 1.0)), tuple(bins))
+    return Calibration(interval(sums, _calibration_error, (0.0, 1.0)), tuple(bins), unread)
 
 
 def _calibration_error(sums: NDArray[np.float64]) -> float:

@@ -56,7 +56,7 @@ def examine(task: Task, completion_text: str) -> Finding:
         answer = fitting_answer(completion_text, task)
     except AnswerError as error:
         return Finding(None, error.kind.value, False, (), 0, None)
-    lines = code_of(task)[1].splitlines()
+    lines = code_of(task)[1].removesuffix("\n").split("\n")
     cited = tuple(citation.number for citation in answer.citations if is_quoted(citation, lines))
     misquoted = len(answer.citations) - len(cited)
     wanted = {line.number for line in evidence_lines(task)}

@@ -10,14 +10,13 @@ from typing import Any
 
 from code_repair_rl.errors import BadInput
 from code_repair_rl.evaluation.classification import ClassificationResult, classification_path
-from code_repair_rl.evaluation.classification_summary import compare_classifiers, summarise
+from code_repair_rl.evaluation.classification_summary import PAIR_OUTCOMES, compare_classifiers, summarise
 from code_repair_rl.home import write_atomically
 from code_repair_rl.pipelines.results import machine_of
 from code_repair_rl.runs import RunDir
 
 SCHEMA_VERSION = 1
 _CURVES = ("pass_rate", "reward/total", "reward/evidence", "train/loss")
-_PAIRS = ("both_right", "both_vulnerable", "both_benign", "reversed")
 
 
 def record(name: str, evaluations: Sequence[tuple[RunDir, str]], trainings: Mapping[str, RunDir]) -> dict[str, Any]:
@@ -45,6 +44,7 @@ def record(name: str, evaluations: Sequence[tuple[RunDir, str]], trainings: Mapp
             "split": first.split,
             "tasks": len(first.tasks),
             "problems": len({task.problem for task in first.tasks}),
+            "left_out": first.left_out,
             "tasks_sha256": first.tasks_sha256,
             "samples": first.samples,
             "temperature": first.temperature,
@@ -81,7 +81,8 @@ def table(kept: Mapping[str, Any]) -> str:
         f"## `{kept['name']}`",
         "",
         f"{asked['tasks']} tasks of {asked['problems']} problems ({asked['task_set']}, {asked['split']} split),"
-        f" {asked['samples']} answers each at temperature {asked['temperature']}. Brackets: 95 % intervals by problem.",
+        f" {asked['samples']} answers each at temperature {asked['temperature']}. Brackets: 95 % intervals by problem."
+        + (f" {asked['left_out']} tasks were left out: their prompts are too long." if asked["left_out"] else ""),
         "",
         *(f"**{note}**\n" if "NOTHING" in note else f"{note}\n" for note in asked["notes"]),
         "| | balanced accuracy | macro-F1 | MCC | evidence F1 | readable | calibration error |",
@@ -108,13 +109,27 @@ def table(kept: Mapping[str, Any]) -> str:
     for name, model in kept["models"].items():
         for vote, by_k in model["curve"].items():
             lines.append(f"| {name}, {vote} | {' | '.join(_cell(by_k[k]) for k in _ks(kept))} |")
-    lines.append("")
+    lines += ["", *_pairs_table(kept), ""]
     for one in kept["differences"]:
         lines.append(
             f"{one['after']} against {one['before']}, balanced accuracy: one answer {_signed(one['one_sample'])}, "
             f"majority {_signed(one['majority'])}."
         )
     return "\n".join(lines) + "\n"
+
+
+def _pairs_table(kept: Mapping[str, Any]) -> list[str]:
+    """Outcomes over pairs and VD-S, one model a row."""
+    with_pairs = {name: model for name, model in kept["models"].items() if model["pairs"]}
+    if not with_pairs:
+        return []
+    columns = [name.replace("_", " ") for name in PAIR_OUTCOMES]
+    lines = [f"| pairs, majority | {' | '.join(columns)} | VD-S |", "| --- |" + " --- |" * (len(columns) + 1)]
+    for name, model in with_pairs.items():
+        outcomes = model["pairs"]["majority"]
+        cells = [_cell(outcomes[key]) for key in PAIR_OUTCOMES]
+        lines.append(f"| {name}, {outcomes['pairs']} pairs | {' | '.join(cells)} | {_cell(model['vd_s'])} |")
+    return lines
 
 
 def _model(result: ClassificationResult) -> dict[str, Any]:
@@ -129,10 +144,8 @@ def _model(result: ClassificationResult) -> dict[str, Any]:
         "scores": scores,
         "curve": {vote: {str(k): _triple(one) for k, one in by_k.items()} for vote, by_k in found.curve.items()},
         "pairs": {
-            name: {
-                key: _triple(getattr(one, key)) for key in ("both_right", "both_vulnerable", "both_benign", "reversed")
-            }
-            for name, one in found.pairs.items()
+            name: {key: _triple(one) for key, one in pairs.rates.items()} | {"pairs": pairs.pairs}
+            for name, pairs in found.pairs.items()
         },
         "vd_s": _triple(found.vd_s) if found.vd_s else None,
         "evidence": {
@@ -142,6 +155,7 @@ def _model(result: ClassificationResult) -> dict[str, Any]:
         if evidence
         else None,
         "calibration": _triple(found.calibration.error),
+        "uncalibrated": found.calibration.left_out,
         "confusion": plain["confusion"],
         "readable": _triple(found.readable),
         "errors": dict(found.errors),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from code_repair_rl.errors import BadInput
@@ -18,6 +18,8 @@ from code_repair_rl.tasks import Kind, Origin, Split, Task, messages
 from code_repair_rl.tasks.classification import BENIGN
 from code_repair_rl.tasks.vulnerabilities import language_of
 
+_ASKED_OR_HARMLESS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Import, ast.ImportFrom)
+
 
 @dataclass(frozen=True, slots=True)
 class Section:
@@ -29,6 +31,25 @@ class Section:
     last: int
     """1-based lines, both included."""
     task: Task
+
+
+@dataclass(frozen=True, slots=True)
+class NotAsked:
+    """A stretch of the file about which nothing is said."""
+
+    name: str
+    """The function's name; empty for code outside of functions."""
+    first: int
+    last: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sections:
+    """A file in the stretches that are asked about, and the rest of it."""
+
+    asked: tuple[Section, ...]
+    not_asked: tuple[NotAsked, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +85,12 @@ class Opinion:
     @property
     def vulnerable(self) -> bool:
         """Whether the verdict claims a vulnerability."""
-        return is_vulnerable(self.label) and self.label != UNREADABLE
+        return self.readable and is_vulnerable(self.label)
+
+    @property
+    def readable(self) -> bool:
+        """Whether there is a verdict at all."""
+        return self.label != UNREADABLE
 
 
 def sections_of(
@@ -75,8 +101,11 @@ def sections_of(
     labels: Sequence[str],
     max_prompt_tokens: int,
     lines: tuple[int, int] | None = None,
-) -> list[Section]:
+) -> Sections:
     """The file as a whole where its prompt fits, else (Python) its functions one by one.
+
+    What is no function then, beside imports and docstrings, is named as not asked about, and so are functions that are
+    too long.
 
     Args:
         path: decides on the language.
@@ -89,22 +118,23 @@ def sections_of(
     Raises:
         BadInput: nothing of it fits.
     """
-    count = len(text.splitlines())
-    if lines is not None:
-        if not 1 <= lines[0] <= lines[1] <= count:
-            raise BadInput(f"the file has {count} lines, and no {lines[0]}-{lines[1]}", where="--lines")
-        found = [_section("", *lines, path, text, labels)]
-    else:
-        found = [_section("", 1, count, path, text, labels)]
-    if _fits(found[0], engine, max_prompt_tokens):
-        return found
+    count = len(_lines_of(text))
+    if lines is not None and not 1 <= lines[0] <= lines[1] <= count:
+        raise BadInput(f"the file has {count} lines, and no {lines[0]}-{lines[1]}", where="--lines")
+    whole = _section("", *(lines or (1, count)), path, text, labels)
+    if _fits(whole, engine, max_prompt_tokens):
+        return Sections((whole,))
+    too_long = f"its prompt has more than {max_prompt_tokens} tokens"
     if lines is None and language_of(path, text) == "python":
-        functions = [_section(name, *place, path, text, labels) for name, place in _functions(text)]
-        fitting = [one for one in functions if _fits(one, engine, max_prompt_tokens)]
-        if fitting:
-            return fitting
+        functions, outside = _parts(text)
+        every = [_section(name, *place, path, text, labels) for name, place in functions]
+        asked = tuple(one for one in every if _fits(one, engine, max_prompt_tokens))
+        if asked:
+            rest = [NotAsked(one.name, one.first, one.last, too_long) for one in every if one not in asked]
+            rest += [NotAsked("", *place, "it stands outside of functions") for place in outside]
+            return Sections(asked, tuple(sorted(rest, key=lambda one: one.first)))
     raise BadInput(
-        f"its prompt has more than {max_prompt_tokens} tokens",
+        too_long,
         where=path,
         mend="name a function's lines with --lines 10-40, or raise --max-prompt-tokens",
     )
@@ -146,7 +176,7 @@ def _cited(section: Section, supporters: Sequence[LabelledSample]) -> tuple[Cite
 
 
 def _section(name: str, first: int, last: int, path: str, text: str, labels: Sequence[str]) -> Section:
-    code = "\n".join(text.splitlines()[first - 1 : last]) + "\n"
+    code = "\n".join(_lines_of(text)[first - 1 : last]) + "\n"
     task = Task(
         task_id=f"{path}:{first}-{last}",
         kind=Kind.CLASSIFY,
@@ -165,10 +195,41 @@ def _fits(section: Section, engine: Engine, most: int) -> bool:
     return len(engine.encode(messages(section.task))) <= most
 
 
-def _functions(text: str) -> list[tuple[str, tuple[int, int]]]:
-    """Functions of the module and methods of its classes, decorators included; none where it cannot be parsed."""
+def _lines_of(text: str) -> list[str]:
+    """The lines as compilers, and the prompt, count them: a form feed ends none."""
+    return text.removesuffix("\n").split("\n")
+
+
+def _parts(text: str) -> tuple[list[tuple[str, tuple[int, int]]], list[tuple[int, int]]]:
+    """Functions of the module and methods of its classes, decorators included, and the places of other statements.
+
+    Neither where it cannot be parsed.
+    """
     try:
         tree = ast.parse(text)
     except (SyntaxError, ValueError):
-        return []
-    return [(name, (first_line_of(one), one.end_lineno or one.lineno)) for name, one in outer_functions(tree)]
+        return [], []
+    functions = [(name, (first_line_of(one), one.end_lineno or one.lineno)) for name, one in outer_functions(tree)]
+    return functions, _joined(_outside(tree.body))
+
+
+def _outside(body: Sequence[ast.stmt]) -> Iterator[tuple[int, int]]:
+    for node in body:
+        docstring = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+        if isinstance(node, ast.ClassDef):
+            yield from _outside(node.body)
+        elif not docstring and not isinstance(
+            node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Import | ast.ImportFrom
+        ):
+            yield node.lineno, node.end_lineno or node.lineno
+
+
+def _joined(places: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Stretches that follow on one another as one."""
+    found: list[tuple[int, int]] = []
+    for first, last in places:
+        if found and first <= found[-1][1] + 1:
+            found[-1] = (found[-1][0], max(last, found[-1][1]))
+        else:
+            found.append((first, last))
+    return found

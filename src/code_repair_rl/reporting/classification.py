@@ -55,6 +55,7 @@ def _plain(result: ClassificationResult, found: ClassificationSummary) -> dict[s
         "problems": len({task.problem for task in result.tasks}),
         "samples": result.samples,
         "temperature": result.temperature,
+        "leftOut": result.left_out,
         "notes": list(result.notes),
         "claims": found.claims,
         "scores": [
@@ -62,13 +63,11 @@ def _plain(result: ClassificationResult, found: ClassificationSummary) -> dict[s
             for name, one in found.scores.items()
         ],
         "curve": {name: [[k, *_triple(one)] for k, one in by_k.items()] for name, by_k in found.curve.items()},
-        "pairs": [
-            [name, one.pairs, *map(_triple, (one.both_right, one.both_vulnerable, one.both_benign, one.reversed))]
-            for name, one in found.pairs.items()
-        ],
+        "pairs": [[name, one.pairs, *map(_triple, one.rates.values())] for name, one in found.pairs.items()],
         "vdS": _triple(found.vd_s) if found.vd_s is not None else None,
         "evidence": _evidence(found),
         "calibration": _triple(found.calibration.error),
+        "uncalibrated": found.calibration.left_out,
         "bins": [[rounded(one.share), *_triple(one.accuracy), one.tasks] for one in found.calibration.bins],
         "confusion": {
             "labels": list(found.confusion.labels),

@@ -26,6 +26,8 @@ _SPLIT_WORDS = {
     "dev": Split.VALIDATION,
     "test": Split.TEST,
 }
+_LINE_ENDS = re.compile("[\v\f\x1c-\x1e\x85\u2028\u2029]")
+"""What `str.splitlines` ends a line at, beside carriage return and line feed."""
 _CWE = re.compile(r"(?:CWE)?-?0*([1-9]\d*)", re.IGNORECASE)
 
 
@@ -126,7 +128,7 @@ def decisive_lines(code: str, other: str) -> tuple[int, ...]:
     Where the other side only has more lines, the written lines on both sides of the gap. White space at the ends of
     lines makes no difference, and empty lines decide nothing.
     """
-    mine, theirs = ([line.rstrip() for line in text.splitlines()] for text in (code, other))
+    mine, theirs = ([line.rstrip() for line in text.removesuffix("\n").split("\n")] for text in (code, other))
     found: set[int] = set()
     for tag, start, end, _, _ in difflib.SequenceMatcher(None, mine, theirs, autojunk=False).get_opcodes():
         if tag in ("replace", "delete"):
@@ -153,9 +155,12 @@ def language_of(path: str, code: str) -> str:
 
 
 def with_line_feeds(code: str) -> str:
-    """The code with every line ended by a line feed, the last one, too."""
+    """The code with every line ended by a line feed, the last one, too, and no other character that ends lines.
+
+    Form feeds and the like become spaces: who counts lines by them would count differently from a compiler.
+    """
     text = code.replace("\r\n", "\n").replace("\r", "\n").strip("\n")
-    return text + "\n"
+    return _LINE_ENDS.sub(" ", text) + "\n"
 
 
 def split_named_in(path: Path) -> Split | None:

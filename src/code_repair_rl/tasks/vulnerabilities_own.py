@@ -44,7 +44,7 @@ class _Row(BaseModel):
             raise ValueError(f"label: {self.label!r} is neither benign nor vulnerable nor a CWE")
         if self.cwe is not None and cwe_id(self.cwe) is None:
             raise ValueError(f"cwe: {self.cwe!r} is not a CWE")
-        count = len(self.code.splitlines())
+        count = with_line_feeds(self.code).count("\n")
         for number in self.lines or ():
             if not 1 <= number <= count:
                 raise ValueError(f"lines: the code has {count} lines, and none is {number}")

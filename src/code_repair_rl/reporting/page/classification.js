@@ -50,12 +50,13 @@ function classificationCard(one, several) {
   return [
     el("h2", {}, several ? `${one.run}: ${one.name}` : one.name),
     el("p", { class: "quiet" }, `${one.model} on ${one.tasks} tasks of ${one.problems} problems (${one.taskSet}, ${one.split}), ${one.samples} answers each, T ${one.temperature}. Intervals are 95 %, by problem.`),
+    one.leftOut ? el("p", { class: "quiet" }, `${one.leftOut} tasks were left out: their prompts are too long.`) : null,
     one.notes.map((note) => el("p", { class: one.claims ? "quiet" : "warn" }, note)),
     scoreTable(["", "balanced accuracy", "macro-F1", "MCC", "accuracy"], one.scores),
     el("div", { class: "charts" }, voteChart(one), reliabilityChart(one)),
     one.evidence.length ? scoreTable(["evidence", "precision", "recall", "F1", "above citing every line", "misquoted"], one.evidence) : null,
-    one.pairs.length ? scoreTable(["pairs", "both right", "both vulnerable", "both benign", "reversed"], one.pairs.map(([name, count, ...rest]) => [`${name} (${count})`, ...rest])) : null,
-    el("p", {}, `Readable answers: ${percent(one.readable)}${errors ? ` (${errors})` : ""}. Expected calibration error: ${number(one.calibration)}. VD-S: ${number(one.vdS)}.`),
+    one.pairs.length ? scoreTable(["pairs", "both right", "both vulnerable", "both benign", "reversed", "unreadable"], one.pairs.map(([name, count, ...rest]) => [`${name} (${count})`, ...rest])) : null,
+    el("p", {}, `Readable answers: ${percent(one.readable)}${errors ? ` (${errors})` : ""}. Expected calibration error: ${number(one.calibration)}${one.uncalibrated ? ` (${one.uncalibrated} tasks without a readable answer left out)` : ""}. VD-S: ${number(one.vdS)}.`),
     el("h3", {}, "Confusion of the majority"), confusionTable(one),
   ];
 }
