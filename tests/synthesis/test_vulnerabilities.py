@@ -64,7 +64,15 @@ def test_near_copies_are_found_and_strangers_are_not() -> None:
     copy = texts[7].split()
     copy[40] = "other"
     texts.append(" ".join(copy))
-    assert near_copies(texts) == [(7, 40)]
+    groups = [*["train"] * 20, *["test"] * 21]
+    assert near_copies(texts, groups) == [(7, 40)]
+    assert near_copies(texts, ["train"] * 41) == []
+
+
+def test_boilerplate_leaves_training_however_often_it_stands_there() -> None:
+    boilerplate = "def setup(self): self.client = Client(host, port, timeout=3) ; self.client.connect()"
+    groups = [*["train"] * 60, "test"]
+    assert near_copies([boilerplate] * 61, groups) == [(place, 60) for place in range(60)]
 
 
 def _functions(count: int, split: Split | None = None) -> list[LabelledFunction]:
@@ -130,11 +138,26 @@ def test_a_copy_leaves_training_with_the_other_side_of_its_pair() -> None:
 
 
 def test_code_with_both_labels_is_left_out() -> None:
-    one, other = _functions(1)
+    one, other, *calm = _functions(2)
     same = LabelledFunction("x", one.code, False, language="python", project="p", where="file:9")
-    made = classification_tasks(_reading([one, other, same]), "mine", tree=TREE)
-    assert [item.reason for item in made.unusable] == ["the same code has both labels"]
-    assert {task.task_id for task in made.tasks} <= {"mine/0/True", "mine/0/False"}
+    for order in ([one, other, same, *calm], [same, *calm, one, other]):
+        made = classification_tasks(_reading(order), "mine", tree=TREE)
+        assert {(item.problem, item.reason) for item in made.unusable} == {
+            ("0/True", "the same code has both labels"),
+            ("x", "the same code has both labels"),
+        }
+        assert [task.task_id for task in made.tasks] == ["mine/1/True", "mine/1/False"]
+
+
+def test_a_language_that_no_function_has_is_refused() -> None:
+    with pytest.raises(BadInput, match="python, c, cpp"):
+        classification_tasks(_reading(_functions(1)), "mine", tree=TREE, language="rust")
+
+
+def test_what_could_not_be_measured_allows_no_claims() -> None:
+    made = classification_tasks(_reading(_functions(4, Split.TEST)), "mine", tree=TREE)
+    assert made.leak is None
+    assert any("NOTHING IS CLAIMED" in note for note in notes_on(made.tasks))
 
 
 def test_a_folder_of_splits_is_one_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,6 +174,23 @@ def test_a_folder_of_splits_is_one_set(tmp_path: Path, monkeypatch: pytest.Monke
     tasks = load_tasks(tmp_path / "out.jsonl")
     assert report.tasks == len(tasks) == 24
     assert {split: sum(task.split is split for task in tasks) for split in Split} == dict.fromkeys(Split, 8)
+
+
+def test_files_of_a_folder_need_no_ids(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        (tmp_path / split).mkdir()
+        row = {"code": f"def {split}():\n    return 1\n", "label": "benign"}
+        (tmp_path / split / f"{split}.jsonl").write_text(json.dumps(row) + "\n")
+    found = read_files("labelled", tmp_path).functions
+    assert {(one.function_id, one.split) for one in found} == {
+        ("test/test:1", Split.TEST),
+        ("train/train:1", Split.TRAIN),
+    }
+
+
+def test_the_hub_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="name their folder"):
+        read_files("primevul", Path("hub:somebody/PrimeVul"))
 
 
 def test_an_empty_folder_is_refused(tmp_path: Path) -> None:

@@ -91,6 +91,24 @@ def test_functions_of_one_name_are_told_apart_by_file(tmp_path: Path) -> None:
     assert len(read_primevul(_written(tmp_path, rows, "x_paired.jsonl")).pairs) == 2
 
 
+@pytest.mark.parametrize("name", ["x_paired.jsonl", "x.jsonl"])
+def test_functions_of_one_name_in_two_files_are_no_pair(tmp_path: Path, name: str) -> None:
+    rows = [_primevul(0, fixed=False, file_name="a.c"), _primevul(0, fixed=True, file_name="b.c")]
+    reading = read_primevul(_written(tmp_path, rows, name))
+    assert not reading.pairs
+    if "paired" in name:
+        assert sorted("missing" in reason for reason in reading.left_out.values()) == [True, True]
+
+
+def test_the_hubs_folder_says_that_its_files_are_paired(tmp_path: Path) -> None:
+    (tmp_path / "paired").mkdir()
+    rows = [_primevul(0, fixed=True), _primevul(1, fixed=True), _primevul(1, fixed=False)]
+    reading = read_primevul(_written(tmp_path / "paired", rows, "test-00000-of-00001.jsonl"))
+    assert len(reading.pairs) == 1
+    assert "vulnerable side is missing" in next(iter(reading.left_out.values()))
+    assert {one.split for one in reading.functions} == {Split.TEST}
+
+
 def test_an_unpaired_file_keeps_single_functions(tmp_path: Path) -> None:
     rows = [_primevul(0, fixed=False), _primevul(0, fixed=True), _primevul(1, fixed=True)]
     reading = read_primevul(_written(tmp_path, rows, "primevul_valid.jsonl"))
@@ -180,10 +198,26 @@ def test_own_rows_say_what_is_wrong_with_them(tmp_path: Path) -> None:
             read_labelled(_written(tmp_path, [good | change]))
 
 
+def test_form_feeds_move_no_line(tmp_path: Path) -> None:
+    row = {"code": "\x0cdef f(x):\n    y = x\x0c\n\n    return eval(y)\n", "label": "CWE-78", "lines": [4]}
+    (one,) = read_labelled(_written(tmp_path, [row])).functions
+    assert one.code.splitlines() == one.code.removesuffix("\n").split("\n")
+    assert one.code.split("\n")[3] == "    return eval(y)"
+
+
+def test_a_function_that_stands_in_two_files_is_taken_once_with_its_pair(tmp_path: Path) -> None:
+    rows = [_primevul(0, fixed=fixed) for fixed in (False, True)] + [_primevul(1, fixed=True)]
+    everything = read_primevul(_written(tmp_path, rows, "primevul_train.jsonl"))
+    paired = read_primevul(_written(tmp_path, rows[:2], "primevul_train_paired.jsonl"))
+    both = together([everything, paired])
+    assert len(both.functions) == 3
+    assert len(both.pairs) == 1
+
+
 def test_one_function_in_two_files_is_refused(tmp_path: Path) -> None:
     rows = [_primevul(0, fixed=fixed) for fixed in (False, True)]
     readings = [read_primevul(_written(tmp_path, rows, f"{name}.jsonl")) for name in ("train", "test")]
-    with pytest.raises(BadInput, match="already"):
+    with pytest.raises(BadInput, match="another"):
         together(readings)
 
 

@@ -41,7 +41,7 @@ def classify(
     ),
     lines: str | None = typer.Option(None, "--lines", help="Only this stretch: 10-40."),
     temperature: float = typer.Option(0.8, "--temperature", min=0.0, max=2.0, help="0 is greedy."),
-    max_new_tokens: int = typer.Option(96, "--max-new-tokens", min=1, help="Longest answer."),
+    max_new_tokens: int = typer.Option(112, "--max-new-tokens", min=1, help="Longest answer."),
     max_prompt_tokens: int = typer.Option(
         768, "--max-prompt-tokens", min=16, help="A longer Python file is asked about function by function."
     ),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -17,11 +17,19 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from code_repair_rl.errors import BadInput, first_complaint
 from code_repair_rl.evaluation.result import EvalResult
-from code_repair_rl.grading.bag_of_words import predicted_by_words
+from code_repair_rl.grading.bag_of_words import leak, leak_stamp, predicted_by_words
 from code_repair_rl.grading.classification import examine, written_lines
 from code_repair_rl.home import write_atomically
 from code_repair_rl.runs import RolloutRow, RunDir, read_rows
-from code_repair_rl.tasks.classification import BENIGN, code_of, evidence_lines, labels_of, notes_on
+from code_repair_rl.tasks.classification import (
+    BENIGN,
+    VULNERABLE,
+    code_of,
+    evidence_lines,
+    labels_of,
+    leak_note,
+    notes_on,
+)
 from code_repair_rl.tasks.files import load_tasks
 from code_repair_rl.tasks.task import Split, Task
 
@@ -170,7 +178,7 @@ def classification_result(
         labels=labels_of(asked[0]) if asked else (),
         samples=result.samples,
         temperature=result.temperature,
-        notes=tuple(notes_on(asked)),
+        notes=(*notes_on(asked), *_notes(training, asked)),
         tasks=tuple(
             _classified(task, answers.get(task.task_id, []), {name: labels[n] for name, labels in baselines.items()})
             for n, task in enumerate(asked)
@@ -216,6 +224,16 @@ def _classified(task: Task, rows: Sequence[RolloutRow], baselines: Mapping[str, 
         baselines=dict(baselines),
         samples=tuple(labelled_sample(task, row.text) for row in sorted(rows, key=lambda row: row.sample)),
     )
+
+
+def _notes(training: Sequence[Task], asked: Sequence[Task]) -> Iterator[str]:
+    """What is not stamped on the tasks: a label set that is not the set's own, baselines that are not there."""
+    if asked and VULNERABLE not in labels_of(asked[0]):
+        measured = leak([*training, *asked])
+        occurring = len({task.oracle for task in asked})
+        yield leak_note(leak_stamp(measured, occurring), "these tasks under these labels")
+    if not training:
+        yield "There are no training tasks: the majority class and the bag of words have nothing to learn from."
 
 
 def _baselines(training: Sequence[Task], asked: Sequence[Task]) -> dict[str, list[str]]:

@@ -1,8 +1,8 @@
 """What several answers say together: the majority, and a vote weighted by how well the answers' evidence agrees.
 
 At test time nobody knows the truth, so the weight of an answer is what can be seen: the share of its citations that are
-in the code as quoted, times the share of the readable answers, itself among them, that cite the same lines. An answer that cites nothing is taken to
-cite one line called "nothing", so that benign answers are weighed the same way.
+in the code as quoted, times the share of the readable answers, itself among them, that cite the same lines. An answer
+that cites nothing is taken to cite one line called "nothing", so that benign answers are weighed the same way.
 """
 
 from __future__ import annotations

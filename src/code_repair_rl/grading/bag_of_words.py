@@ -10,7 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from code_repair_rl.grading.label_scores import Scored, certain, label_scores
 from code_repair_rl.tasks.classification import code_of
@@ -20,14 +20,21 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-LEAK_BOUND = 0.60
-"""Where the upper 95 % bound of the bag of identifiers' balanced accuracy exceeds this, nothing is claimed on a set."""
+_LEAK_SHARE = 0.20
 
 _IDENTIFIER = re.compile(r"[A-Za-z_]\w*")
 _WORD = re.compile(r"[A-Za-z_]\w*|\d+|[^\w\s]")
 _PENALTY = 1.0
 _MOST_WORDS = 20_000
 _STEPS = 60
+
+
+def leak_bound(labels: int) -> float:
+    """Where the upper 95 % bound of a bag of identifiers' balanced accuracy exceeds this, nothing is claimed on a set.
+
+    A fifth of the way from chance to certainty: 0.60 for two labels, 0.36 for five.
+    """
+    return 1 / labels + _LEAK_SHARE * (1 - 1 / labels)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +115,14 @@ def leak(tasks: Sequence[Task]) -> Scored | None:
         [str(task.oracle) for task in held_out], [certain(label) for label in said], [task.problem for task in held_out]
     )
     return scores.balanced_accuracy
+
+
+def leak_stamp(measured: Scored | None, labels: int) -> dict[str, Any] | None:
+    """What `leak` found and whether it lets anything be claimed where so many labels occur, as stamped on tasks."""
+    if measured is None:
+        return None
+    low, value, high = (round(bound, 4) for bound in (measured.low, measured.value, measured.high))
+    return {"balanced_accuracy": value, "low": low, "high": high, "claims": high <= leak_bound(labels)}
 
 
 def _features(texts: Sequence[str], vocabulary: Mapping[str, int], identifiers_only: bool) -> NDArray[np.float64]:

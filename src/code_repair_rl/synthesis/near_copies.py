@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -25,26 +25,39 @@ _SHINGLE_TOKENS = 4
 _BANDS, _ROWS = 16, 4
 """A pair with similarity 0.8 shares a band with probability 1 - (1 - 0.8^4)^16 = 0.9998."""
 
-_MOST_IN_BUCKET = 50
-"""Boilerplate that everybody has would otherwise be compared with itself over and over."""
 
+def near_copies(
+    texts: Sequence[str], groups: Sequence[Hashable], threshold: float = THRESHOLD
+) -> list[tuple[int, int]]:
+    """The pairs of places in different groups whose texts are near-copies of each other, the smaller place first.
 
-def near_copies(texts: Sequence[str], threshold: float = THRESHOLD) -> list[tuple[int, int]]:
-    """The pairs of places whose texts are near-copies of each other, each with the smaller place first."""
-    shingled = [_shingles(text) for text in texts]
+    Boilerplate that everybody has is compared once: of texts with the same shingles in a group the first stands for
+    all, and each of the others is paired with the first of the other group only.
+    """
+    same: dict[tuple[Hashable, frozenset[int]], list[int]] = {}
+    for place, (text, group) in enumerate(zip(texts, groups, strict=True)):
+        if shingles := _shingles(text):
+            same.setdefault((group, shingles), []).append(place)
+    kinds = list(same)
     candidates: set[tuple[int, int]] = set()
     buckets: dict[tuple[int, bytes], list[int]] = {}
-    for place, shingles in enumerate(shingled):
-        if not shingles:
-            continue
+    for number, (group, shingles) in enumerate(kinds):
         signature = _signature(shingles)
         for band in range(_BANDS):
             key = (band, signature[band * _ROWS : (band + 1) * _ROWS].tobytes())
             earlier = buckets.setdefault(key, [])
-            candidates.update((other, place) for other in earlier)
-            if len(earlier) < _MOST_IN_BUCKET:
-                earlier.append(place)
-    return sorted(pair for pair in candidates if _jaccard(shingled[pair[0]], shingled[pair[1]]) >= threshold)
+            candidates.update((other, number) for other in earlier if kinds[other][0] != group)
+            earlier.append(number)
+    found: set[tuple[int, int]] = set()
+    for one, two in candidates:
+        if _jaccard(kinds[one][1], kinds[two][1]) >= threshold:
+            these, those = same[kinds[one]], same[kinds[two]]
+            found |= {_ordered(place, those[0]) for place in these} | {_ordered(these[0], place) for place in those}
+    return sorted(found)
+
+
+def _ordered(one: int, two: int) -> tuple[int, int]:
+    return min(one, two), max(one, two)
 
 
 def _shingles(text: str) -> frozenset[int]:

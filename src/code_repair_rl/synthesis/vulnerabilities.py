@@ -11,15 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from code_repair_rl.errors import BadInput
-from code_repair_rl.grading.bag_of_words import LEAK_BOUND, leak
+from code_repair_rl.grading.bag_of_words import leak, leak_stamp
 from code_repair_rl.grading.label_scores import Scored
 from code_repair_rl.synthesis.bugs import Unusable
 from code_repair_rl.synthesis.giveaways import neutralised
+from code_repair_rl.synthesis.independence import STAYS, problems_of, splits_of
 from code_repair_rl.synthesis.near_copies import near_copies
 from code_repair_rl.synthesis.validation import Quarantined
 from code_repair_rl.tasks.classification import BENIGN, VULNERABLE
 from code_repair_rl.tasks.cwe import CweTree
-from code_repair_rl.tasks.splits import split_of
+from code_repair_rl.tasks.rows import HUB_PREFIX, files_in
 from code_repair_rl.tasks.task import Hints, Kind, Line, Origin, Split, Task
 from code_repair_rl.tasks.vulnerabilities import LabelledFunction, Reading, decisive_lines, together
 from code_repair_rl.tasks.vulnerabilities_own import read_labelled
@@ -28,11 +29,10 @@ from code_repair_rl.tasks.vulnerabilities_sven import read_sven
 
 DESCRIPTION = "Is this code vulnerable?"
 
-_ROWS = (".jsonl", ".parquet")
+LANGUAGES = ("python", "c", "cpp")
+
 _SUFFIX = {"python": "py", "cpp": "cpp"}
 _WRITTEN = re.compile(r"\w")
-_STAYS = (Split.TEST, Split.VALIDATION, Split.TRAIN)
-"""Who stays: a copy leaves the split that comes later here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,30 +57,35 @@ def classification_tasks(
         tree: names the weaknesses.
         language: only functions in this one (`python`, `c`, `cpp`).
         labels_by: who says so, where that is an opinion (`bandit 1.9.4`): stamped on every task.
+
+    Raises:
+        BadInput: there is no such language.
     """
-    chosen = [one for one in reading.functions if language is None or one.language == language]
+    chosen = in_language(reading.functions, language)
     neutral = _neutral(chosen)
-    splits = splits_of(chosen)
-    tasks, unusable = [], [Unusable(name, reason) for name, reason in reading.left_out.items()]
-    texts: dict[str, bool] = {}
+    problems = problems_of(chosen)
+    splits = splits_of(chosen, problems)
+    unusable = [Unusable(name, reason) for name, reason in reading.left_out.items()]
+    labels: dict[str, set[bool]] = {}
     for function in chosen:
-        text = neutral[function.function_id].code
-        if texts.setdefault(text, function.vulnerable) != function.vulnerable:
-            unusable.append(Unusable(function.function_id, "the same code has both labels"))
-    both = {one.problem for one in unusable}
+        labels.setdefault(neutral[function.function_id].code, set()).add(function.vulnerable)
+    both = {one.function_id for one in chosen if len(labels[neutral[one.function_id].code]) > 1}
+    unusable += [Unusable(name, "the same code has both labels") for name in sorted(both)]
     broken = {one.pair_id for one in chosen if one.function_id in both and one.pair_id is not None}
+    tasks = []
     for function in chosen:
         if function.function_id not in both and function.pair_id not in broken:
+            problem = problems[function.function_id]
             clean = neutral[function.function_id]
-            tasks.append(_task(clean, set_name, reading.source, splits[problem_of(function)], tree, labels_by))
+            tasks.append(_task(clean, set_name, reading.source, problem, splits[problem], tree, labels_by))
     apart, copies = without_copies(tasks)
     measured = leak(apart)
-    stamp = _stamp(measured)
+    stamp = {"leak": leak_stamp(measured, 2)}
     return Labelled(tuple(_stamped(task, stamp) for task in apart), tuple(unusable), tuple(copies), measured)
 
 
 def read_files(source: str, path: Path) -> Reading:
-    """The functions of a file, or of all files in a folder.
+    """The functions of a file, or of all files in a folder and in those within it.
 
     Args:
         source: `sven`, `primevul` or `labelled`.
@@ -90,11 +95,34 @@ def read_files(source: str, path: Path) -> Reading:
         BadInput: nothing is there, or a row is malformed (names line and key).
     """
     read = {"sven": read_sven, "primevul": read_primevul, "labelled": read_labelled}[source]
-    files = sorted(file for file in path.iterdir() if file.suffix in _ROWS) if path.is_dir() else [path]
+    if str(path).startswith(HUB_PREFIX):
+        raise BadInput(
+            "labelled functions are not read from the hub",
+            where=str(path),
+            mend="fetch the data set's Parquet or JSON Lines files, and name their folder",
+        )
+    files = files_in(path) if path.is_dir() else [path]
     if not files:
         raise BadInput("there are no .jsonl or .parquet files in this folder", where=str(path))
-    readings = [read(file) for file in files]
-    return together(readings) if len(readings) > 1 else readings[0]
+    if len(files) == 1:
+        return read(files[0])
+    readings = [read(file, file.relative_to(path).with_suffix("").as_posix()) for file in files]
+    return together(readings)
+
+
+def in_language(functions: Iterable[LabelledFunction], language: str | None) -> list[LabelledFunction]:
+    """Those in this language; all, where None is asked for.
+
+    Raises:
+        BadInput: there is no such language.
+    """
+    if language is not None and language not in LANGUAGES:
+        raise BadInput(
+            f"{language!r} is none of the languages of labelled functions",
+            where="--language",
+            mend=f"use one of {', '.join(LANGUAGES)}",
+        )
+    return [one for one in functions if language is None or one.language == language]
 
 
 def without_copies(tasks: Sequence[Task]) -> tuple[list[Task], list[Quarantined]]:
@@ -107,10 +135,8 @@ def without_copies(tasks: Sequence[Task]) -> tuple[list[Task], list[Quarantined]
     pairs: dict[str, list[Task]] = {}
     for task in tasks:
         pairs.setdefault(_pair(task), []).append(task)
-    for one, two in near_copies(texts):
-        if tasks[one].split is tasks[two].split:
-            continue
-        stays, goes = sorted((tasks[one], tasks[two]), key=lambda task: _STAYS.index(task.split))
+    for one, two in near_copies(texts, [task.split for task in tasks]):
+        stays, goes = sorted((tasks[one], tasks[two]), key=lambda task: STAYS.index(task.split))
         for side in pairs[_pair(goes)]:
             reasons.setdefault(side.task_id, f"nearly the same as one of the {stays.split} split ({stays.task_id})")
     kept = [task for task in tasks if task.task_id not in reasons]
@@ -143,24 +169,9 @@ def _telling(lines: Iterable[int], code: str) -> tuple[int, ...]:
     return worded or tuple(lines)
 
 
-def problem_of(function: LabelledFunction) -> str:
-    """What is not independent: a project, or a commit where the source has split it already."""
-    if function.split is not None and function.commit:
-        return f"{function.project}/{function.commit[:12]}".strip("/")
-    return function.project or function.commit or function.pair_id or function.function_id
-
-
-def splits_of(functions: Sequence[LabelledFunction]) -> Mapping[str, Split]:
-    """Problem to split: the source's own, else by hash. A problem in several goes to the one that is judged on."""
-    found: dict[str, Split] = {}
-    for function in functions:
-        problem = problem_of(function)
-        split = function.split or split_of(problem)
-        found[problem] = min(split, found.get(problem, split), key=_STAYS.index)
-    return found
-
-
-def _task(function: LabelledFunction, set_name: str, source: str, split: Split, tree: CweTree, labels_by: str) -> Task:
+def _task(
+    function: LabelledFunction, set_name: str, source: str, problem: str, split: Split, tree: CweTree, labels_by: str
+) -> Task:
     path = f"code.{_SUFFIX.get(function.language, 'c')}"
     texts = function.code.split("\n")
     cwe = function.cwes[0] if function.cwes else ""
@@ -181,7 +192,7 @@ def _task(function: LabelledFunction, set_name: str, source: str, split: Split, 
         hints=Hints(exact_lines=tuple(Line(path=path, number=n, text=texts[n - 1]) for n in function.lines or ())),
         oracle=VULNERABLE if function.vulnerable else BENIGN,
         split=split,
-        problem=problem_of(function),
+        problem=problem,
         origin=Origin(source=source, detail=detail),
         licence=function.licence,
     )
@@ -189,13 +200,6 @@ def _task(function: LabelledFunction, set_name: str, source: str, split: Split, 
 
 def _pair(task: Task) -> str:
     return str(task.origin.detail.get("pair", f"\0{task.task_id}"))
-
-
-def _stamp(measured: Scored | None) -> Mapping[str, Any]:
-    if measured is None:
-        return {"leak": None}
-    low, value, high = (round(bound, 4) for bound in (measured.low, measured.value, measured.high))
-    return {"leak": {"balanced_accuracy": value, "low": low, "high": high, "claims": high <= LEAK_BOUND}}
 
 
 def _stamped(task: Task, stamp: Mapping[str, Any]) -> Task:

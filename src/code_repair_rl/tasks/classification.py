@@ -16,10 +16,11 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 from code_repair_rl.errors import BadInput, CrrlError
 from code_repair_rl.tasks.files import load_tasks
@@ -218,14 +219,25 @@ def notes_on(tasks: Iterable[Task]) -> list[str]:
         detail = task.origin.detail
         if who := detail.get("labels_by"):
             notes[f"The labels are {who}'s own opinion: agreement with it is measured, not vulnerability."] = None
-        if isinstance(found := detail.get("leak"), dict):
-            measured = f"{found['balanced_accuracy']:.3f} [{found['low']:.3f}, {found['high']:.3f}]"
-            text = f"A bag of identifiers reaches balanced accuracy {measured} on the held-out part of this set"
-            if found["claims"]:
-                notes[f"{text}: names alone do not give the labels away."] = None
-            else:
-                notes[f"{text}: names alone may give the labels away, so NOTHING IS CLAIMED on it."] = None
+        if "leak" in detail:
+            notes[leak_note(detail["leak"], "the held-out part of this set")] = None
     return list(notes)
+
+
+def leak_note(found: Mapping[str, Any] | None, where: str) -> str:
+    """What is said of names that may give labels away.
+
+    Args:
+        found: `balanced_accuracy`, `low`, `high` and `claims` of a bag of identifiers; None where none was fitted.
+        where: what it was measured on.
+    """
+    if found is None:
+        return f"What names alone give away of the labels was not measured on {where}, so NOTHING IS CLAIMED on it."
+    measured = f"{found['balanced_accuracy']:.3f} [{found['low']:.3f}, {found['high']:.3f}]"
+    text = f"A bag of identifiers reaches balanced accuracy {measured} on {where}"
+    if found["claims"]:
+        return f"{text}: names alone do not give the labels away."
+    return f"{text}: names alone may give the labels away, so NOTHING IS CLAIMED on it."
 
 
 def load_as_asked(name_or_path: str | Path, labels: str, *, split: Split | str) -> list[Task]:
@@ -267,15 +279,25 @@ def relabelled(tasks: Iterable[Task], names: Sequence[str]) -> list[Task]:
 
     Args:
         names: as `label_names` gives them. Vulnerable tasks of which no CWE is known have no label under `full` and
-            are left out there.
+            are left out there. What names give away was measured for two labels, and is not said of others.
     """
     found = []
     for task in tasks:
         label = _label(task, names)
         if label is not None:
-            origin = task.origin.model_copy(update={"detail": {**task.origin.detail, "labels": list(names)}})
+            detail = {**task.origin.detail, "labels": list(names)}
+            if VULNERABLE not in names:
+                detail.pop("leak", None)
+                detail["pattern"] = _pattern(task, label)
+            origin = task.origin.model_copy(update={"detail": detail})
             found.append(task.model_copy(update={"oracle": label, "origin": origin}))
     return found
+
+
+def _pattern(task: Task, label: str) -> str:
+    """The weakness's name where the label names that weakness, else the label alone."""
+    pattern = str(task.origin.detail.get("pattern", ""))
+    return pattern if label in (BENIGN, OTHER) or pattern.partition(" ")[0] == label else label
 
 
 def _label(task: Task, names: Sequence[str]) -> str | None:

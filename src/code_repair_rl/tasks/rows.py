@@ -22,7 +22,7 @@ def is_data_set(source: str) -> bool:
     """Whether a source names rows: a hub name, a file of rows, or a folder that has such files and nothing else of
     use."""
     path = Path(source).expanduser()
-    return source.startswith(HUB_PREFIX) or (path.suffix in _SUFFIXES and path.is_file()) or bool(_files_in(path))
+    return source.startswith(HUB_PREFIX) or (path.suffix in _SUFFIXES and path.is_file()) or bool(files_in(path))
 
 
 def data_set_rows(source: str, *, split: str = "train", data_dir: str | None = None) -> Iterator[tuple[str, Any]]:
@@ -41,7 +41,7 @@ def data_set_rows(source: str, *, split: str = "train", data_dir: str | None = N
         yield from _hub_rows(source.removeprefix(HUB_PREFIX), split, data_dir)
         return
     path = Path(source).expanduser()
-    files = _files_in(path) if path.is_dir() else [path]
+    files = files_in(path) if path.is_dir() else [path]
     if not files:
         raise BadInput("there are no .jsonl or .parquet files in this folder", where=source)
     for file in files:
@@ -86,7 +86,8 @@ def checked(schema: type[_Row], row: Any, where: str) -> _Row:
         raise BadInput(first_complaint(error).replace("Value error, ", "", 1), where=where) from error
 
 
-def _files_in(folder: Path) -> list[Path]:
+def files_in(folder: Path) -> list[Path]:
+    """The files of rows in a folder and in those within it; none where there is no such folder."""
     if not folder.is_dir():
         return []
     return sorted(path for path in folder.rglob("*") if path.suffix in (".jsonl", ".parquet") and path.is_file())

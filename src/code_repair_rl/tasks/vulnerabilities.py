@@ -108,8 +108,11 @@ def joined(source: str, functions: Sequence[LabelledFunction], left_out: Mapping
 def together(readings: Sequence[Reading]) -> Reading:
     """Several files of one source as one.
 
+    The same function with the same label may stand in several of them (all functions, and those in pairs): it is taken
+    once, with its pair.
+
     Raises:
-        BadInput: a function stands in two of them.
+        BadInput: two different functions have the same id.
     """
     functions: dict[str, LabelledFunction] = {}
     left_out: dict[str, str] = {}
@@ -117,8 +120,10 @@ def together(readings: Sequence[Reading]) -> Reading:
         left_out.update(reading.left_out)
         for function in reading.functions:
             first = functions.setdefault(function.function_id, function)
-            if first is not function:
-                raise BadInput(f"{function.function_id} stands at {first.where} already", where=function.where)
+            if (first.code, first.vulnerable, first.split) != (function.code, function.vulnerable, function.split):
+                raise BadInput(f"another {function.function_id} stands at {first.where}", where=function.where)
+            if first.pair_id is None:
+                functions[function.function_id] = function
     return joined(readings[0].source, tuple(functions.values()), left_out)
 
 

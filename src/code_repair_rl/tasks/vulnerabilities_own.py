@@ -51,8 +51,12 @@ class _Row(BaseModel):
         return self
 
 
-def read_labelled(path: Path) -> Reading:
+def read_labelled(path: Path, name: str = "") -> Reading:
     """The functions of a user's file; its name is the source's.
+
+    Args:
+        path: JSON Lines or Parquet.
+        name: of the file within its folder, where it is one of several: begins the ids of rows without one.
 
     Raises:
         BadInput: a row that breaks the schema, or an id that occurs twice; the error names line and key.
@@ -62,14 +66,15 @@ def read_labelled(path: Path) -> Reading:
         if isinstance(row.get("lines"), list) and str(row.get("code", "")).startswith(("\n", "\r")):
             # Leading empty lines are cut off, which would move the numbers.
             raise BadInput("code: begins with an empty line, and `lines` counts from it", where=where)
-        functions.append(_function(checked(_Row, row, where), where, split_named_in(path)))
+        functions.append(_function(checked(_Row, row, where), where, name, split_named_in(path)))
     return joined(path.stem, unique(functions))
 
 
-def _function(row: _Row, where: str, split: Split | None) -> LabelledFunction:
+def _function(row: _Row, where: str, name: str, split: Split | None) -> LabelledFunction:
+    line = where.rpartition(":")[2]
     named = cwe_id(row.cwe) if row.cwe else cwe_id(row.label)
     return LabelledFunction(
-        function_id=row.id or where.rpartition(":")[2],
+        function_id=row.id or (f"{name}:{line}" if name else line),
         code=with_line_feeds(row.code),
         vulnerable=row.label != "benign",
         cwes=(named,) if named else (),

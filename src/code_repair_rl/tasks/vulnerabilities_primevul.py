@@ -62,13 +62,15 @@ class _Row(BaseModel):
         return value
 
 
-def read_primevul(path: Path, *, paired: bool | None = None) -> Reading:
+def read_primevul(path: Path, name: str = "", *, paired: bool | None = None) -> Reading:
     """The functions of a PrimeVul file.
 
     Args:
         path: JSON Lines or Parquet.
-        paired: whether every function has its other side in the file; by the file's name (`…_paired.jsonl`) where None.
-            In an unpaired file functions with an unmistakable other side are joined, and the others stay.
+        name: of the file within its folder, where it is one of several (`paired/test-00000-of-00001`).
+        paired: whether every function has its other side in the file; by the file's name (`…_paired.jsonl`) and its
+            folder's (`paired/…`) where None. In an unpaired file functions with an unmistakable other side are joined,
+            and the others stay.
 
     Raises:
         BadInput: a row that breaks the schema (names line and key), or two rows with the same `idx`.
@@ -77,11 +79,11 @@ def read_primevul(path: Path, *, paired: bool | None = None) -> Reading:
     split = split_named_in(path)
     functions = unique(_function(row, where, split) for where, row in rows)
     if paired is None:
-        paired = "paired" in path.stem.lower() and "unpaired" not in path.stem.lower()
-    names = [_identity(row) for _, row in rows]
+        called = path.stem.lower().replace("unpaired", "")
+        paired = "paired" in called or path.parent.name.lower() == "paired"
+    names = _told_apart([row for _, row in rows])
     if paired:
-        named = _told_apart(rows, names)
-        return joined(SOURCE, [replace(one, pair_id=name) for one, name in zip(functions, named, strict=True)])
+        return joined(SOURCE, [replace(one, pair_id=name) for one, name in zip(functions, names, strict=True)])
     sides: dict[str, list[bool]] = {}
     for name, function in zip(names, functions, strict=True):
         sides.setdefault(name, []).append(function.vulnerable)
@@ -101,15 +103,14 @@ def _identity(row: _Row) -> str:
     return f"{row.project}/{row.commit_id[:12]}/{function_name(row.func)}"
 
 
-def _told_apart(rows: Sequence[tuple[str, _Row]], names: Sequence[str]) -> list[str]:
-    """Functions of one name in several files of a commit are told apart by the file."""
-    count: dict[str, int] = {}
-    for name in names:
-        count[name] = count.get(name, 0) + 1
-    return [
-        f"{name}@{row.file_name}" if count[name] > 2 and row.file_name not in (None, "", "None") else name
-        for name, (_, row) in zip(names, rows, strict=True)
-    ]
+def _told_apart(rows: Sequence[_Row]) -> list[str]:
+    """Identities; functions of one name in several files of a commit are told apart by the file, where all name one."""
+    names = [_identity(row) for row in rows]
+    files: dict[str, set[str | None]] = {}
+    for name, row in zip(names, rows, strict=True):
+        files.setdefault(name, set()).add(None if row.file_name in ("", "None") else row.file_name)
+    apart = {name for name, found in files.items() if len(found) > 1 and None not in found}
+    return [f"{name}@{row.file_name}" if name in apart else name for name, row in zip(names, rows, strict=True)]
 
 
 def _function(row: _Row, where: str, split: Split | None) -> LabelledFunction:

@@ -59,8 +59,12 @@ class _Both(BaseModel):
     _cwe = field_validator("vul_type", mode="before")(_known_cwe)
 
 
-def read_sven(path: Path) -> Reading:
+def read_sven(path: Path, name: str = "") -> Reading:
     """The pairs of a SVEN file, in either form.
+
+    Args:
+        path: JSON Lines or Parquet.
+        name: of the file within its folder, where it is one of several; the file's own name where empty.
 
     Raises:
         BadInput: a row that breaks both schemas (names line and key).
@@ -68,7 +72,7 @@ def read_sven(path: Path) -> Reading:
     functions: list[LabelledFunction] = []
     for where, row in rows_of(path):
         if "func_src_before" in row or "func_src_after" in row:
-            functions += _two_sides(checked(_Both, row, where), where)
+            functions += _two_sides(checked(_Both, row, where), where, name or path.stem)
         elif "pair_id" in row or "is_vulnerable" in row:
             functions.append(_one_side(checked(_Side, row, where), where))
         else:
@@ -91,8 +95,8 @@ def _one_side(row: _Side, where: str) -> LabelledFunction:
     return _function(row.func, row.is_vulnerable, row.cwe, row.file_name, row.commit, f"{row.pair_id}", side, where)
 
 
-def _two_sides(row: _Both, where: str) -> list[LabelledFunction]:
-    pair_id = f"{Path(where.rpartition(':')[0]).stem}-{where.rpartition(':')[2]}"
+def _two_sides(row: _Both, where: str, name: str) -> list[LabelledFunction]:
+    pair_id = f"{name}-{where.rpartition(':')[2]}"
     return [
         _function(code, vulnerable, row.vul_type, row.file_name, row.commit_link, pair_id, side, where)
         for code, vulnerable, side in (
