@@ -238,6 +238,26 @@ def test_an_engine_that_fails_is_the_servers_fault() -> None:
     assert "no memory" in session.failure and "no memory" not in response.text
 
 
+def test_of_a_batch_that_fails_only_the_request_that_it_fails_for_is_lost() -> None:
+    class Refusing(ScriptedEngine):
+        def generate_each(self, prompts: Any, counts: Any, *more: Any, **others: Any) -> list[list[Completion]]:
+            if any(b"poison" in bytes(prompt) for prompt in prompts):
+                raise BadInput("the server refused a prompt")
+            return super().generate_each(prompts, counts, *more, **others)
+
+    words = ["one", "poison", "two", "three"]
+    with Gateway(Refusing(["fine"])) as gateway, ThreadPoolExecutor(4) as pool:
+        sessions = [gateway.open_session() for _ in words]
+        work = [
+            pool.submit(post, gateway, session, {"messages": [{"role": "user", "content": word}]})
+            for session, word in zip(sessions, words, strict=True)
+        ]
+        gateway.serve_while(work)
+        codes = [one.result().status_code for one in work]
+    assert [code == 200 for code in codes] == [True, False, True, True]
+    assert [bool(session.failure) for session in sessions] == [False, True, False, False]
+
+
 class Slow(ScriptedEngine):
     """Takes its time, as a model does, and notes how many prompts it was given at once."""
 

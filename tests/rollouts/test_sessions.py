@@ -177,6 +177,45 @@ def test_turns_and_context_end_a_session_and_say_so(chat: ChatFormat) -> None:
         short.prepare([USER])
 
 
+def test_an_answer_has_the_room_that_is_left() -> None:
+    session = Session("s", PlainFormat(), Sampling(max_new_tokens=50), SessionLimits(context_tokens=100))
+    prompt = len(PlainFormat().encode([USER]))
+    assert session.prepare([USER]).max_new_tokens == 50
+    longer: ChatMessage = {"role": "user", "content": "x" * (100 - prompt - 7 + len("hello"))}
+    assert session.prepare([longer]).max_new_tokens == 7
+
+
+def test_a_cut_off_answer_whose_last_token_completes_a_stop_text_did_not_end_its_turn(chat: ChatFormat) -> None:
+    session = Session("s", chat, Sampling())
+    cut = ids_of(chat, "abc STOP")[:-1]
+    choice = answer(session, chat, [USER], cut, stops=["STOP"], finish=FinishReason.LENGTH)[0]
+    assert (choice.finish_reason, choice.turn.token_ids) == ("stop", cut)
+    prepared = session.prepare([USER, choice.message, USER])
+    assert prepared.new_ids[0] in (256, 2), "the end of the turn is put in"
+
+
+def test_the_end_of_turn_is_not_doubled_where_the_model_ends_turns_otherwise_than_texts() -> None:
+    tokenizer = load_tokenizer(TINY_MODEL)
+    tokenizer.chat_template = QWEN_LIKE
+    end = tokenizer.encode("<|im_end|>", add_special_tokens=False)
+    tokenizer.eos_token = "<|endoftext|>"
+    chat = TemplateFormat(tokenizer, 8192, ends=["<|im_end|>"])
+    messages: list[ChatMessage] = [USER, {"role": "assistant", "content": "A"}, USER]
+    tails = [chat.encode_tail(messages, 1, stopped=stopped) for stopped in (True, False)]
+    assert tails[1] == (*end, *tails[0])
+
+
+def test_tool_calls_that_cannot_be_sent_are_mended(chat: ChatFormat) -> None:
+    session = Session("s", chat, Sampling())
+    text = '<tool_call>{"name":"bash","arguments":{"command":"echo \\ud83d"}}</tool_call>'
+    choice = answer(session, chat, [USER], ids_of(chat, text), tools=TOOLS)[0]
+    arguments = choice.message["tool_calls"][0]["function"]["arguments"]
+    assert arguments.encode() == b'{"command": "echo ?"}'
+    result: ChatMessage = {"role": "tool", "tool_call_id": choice.message["tool_calls"][0]["id"], "content": "?"}
+    assert session.prepare([USER, choice.message, result], TOOLS).known == 2
+    assert session.rewrites == 0
+
+
 def test_each_request_has_a_seed_of_its_own_that_the_session_decides() -> None:
     seeds = []
     for seed in (1, 1, 2):

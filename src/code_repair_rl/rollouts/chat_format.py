@@ -70,14 +70,23 @@ def chat_format(engine: Engine) -> ChatFormat:
     tokenizer, context = getattr(engine, "tokenizer", None), getattr(engine, "context_tokens", None)
     if tokenizer is None or not isinstance(context, int):
         raise MachineryFailed(f"{type(engine).__name__} has no tokenizer and context to write conversations with")
-    return TemplateFormat(tokenizer, context)
+    stops = [str(tokenizer.decode([stop])) for stop in getattr(engine, "stop_ids", ())]
+    return TemplateFormat(tokenizer, context, ends=stops)
 
 
 class TemplateFormat:
     """A tokenizer's chat template. Where it does not know tools, they are written as text (see `as_plain_messages`)."""
 
-    def __init__(self, tokenizer: Any, context_tokens: int) -> None:
+    def __init__(self, tokenizer: Any, context_tokens: int, *, ends: Sequence[str] = ()) -> None:
+        """A tokenizer's template.
+
+        Args:
+            tokenizer: has `apply_chat_template`.
+            context_tokens: most tokens of a conversation with its answers.
+            ends: what answers may end with, as text; the tokenizer's end-of-sequence token always may.
+        """
         self._tokenizer = tokenizer
+        self._ends = tuple(end for end in (str(tokenizer.eos_token or ""), *ends) if end)
         self.context_tokens = context_tokens
         self.knows_tools = _knows_tools(tokenizer)
         """Whether the template itself writes tools down."""
@@ -99,10 +108,8 @@ class TemplateFormat:
         if rendered.count(mark) != 1:
             raise MachineryFailed("the model's chat template does not write answers down as they are")
         tail = rendered.partition(mark)[2]
-        end = str(self._tokenizer.eos_token or "")
-        if stopped and end and tail.startswith(end):
-            tail = tail[len(end) :]
-        return self._ids(tail)
+        end = max((end for end in self._ends if stopped and tail.startswith(end)), key=len, default="")
+        return self._ids(tail[len(end) :])
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """See `ChatFormat.decode`."""

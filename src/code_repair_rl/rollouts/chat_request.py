@@ -146,14 +146,14 @@ def _content(value: Any, place: str) -> str | None:
     if value is None:
         return None
     if isinstance(value, str):
-        return _sendable(value)
+        return sendable(value)
     if not isinstance(value, list):
         raise RequestError("content is a text or a list of parts", param=place)
     texts = []
     for part in value:
         if not isinstance(part, dict) or part.get("type") != "text" or not isinstance(part.get("text"), str):
             raise RequestError("only parts of type 'text' can be read", param=place)
-        texts.append(_sendable(part["text"]))
+        texts.append(sendable(part["text"]))
     return "".join(texts)
 
 
@@ -169,11 +169,11 @@ def _calls(value: Any, place: str) -> list[dict[str, Any]]:
         if not isinstance(arguments, (str, dict)):
             raise RequestError("a tool call's arguments are JSON as text", param=place)
         text = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
-        named = {"name": _sendable(function["name"]), "arguments": _sendable(text)}
+        named = {"name": sendable(function["name"]), "arguments": sendable(text)}
         calls.append({"id": str(call.get("id") or ""), "type": "function", "function": named})
     return calls
 
 
-def _sendable(text: str) -> str:
+def sendable(text: str) -> str:
     """Lone surrogates, which JSON can spell and UTF-8 cannot, as question marks."""
     return text.encode("utf-8", "replace").decode("utf-8")

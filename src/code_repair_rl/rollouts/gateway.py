@@ -315,21 +315,26 @@ class Gateway:
                 _deliver(pending, _refusal(error, pending.session))
         groups: dict[tuple[float, int], list[tuple[_Pending, Prepared]]] = {}
         for pending, prepared in ready:
-            sampling = pending.session.sampling
-            groups.setdefault((sampling.temperature, sampling.max_new_tokens), []).append((pending, prepared))
+            temperature = pending.session.sampling.temperature
+            groups.setdefault((temperature, prepared.max_new_tokens), []).append((pending, prepared))
         for group in groups.values():
             self._sample(group)
         self.batches += bool(ready)
 
     def _sample(self, group: Sequence[tuple[_Pending, Prepared]]) -> None:
+        """Answer requests of one temperature and length together; where that fails, find out which of them it was."""
         try:
             found = self._sampler.generate_each(
                 [prepared.prompt_ids for _, prepared in group],
                 [pending.request.choices for pending, _ in group],
-                group[0][0].session.sampling,
+                replace(group[0][0].session.sampling, max_new_tokens=group[0][1].max_new_tokens),
                 [prepared.seed for _, prepared in group],
             )
         except Exception as error:
+            if len(group) > 1 and not isinstance(error, MachineryFailed):
+                for one in group:
+                    self._sample([one])
+                return
             _log.exception("the engine failed")
             for pending, _ in group:
                 pending.session.fail(f"the engine failed: {error}")

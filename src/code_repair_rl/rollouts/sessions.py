@@ -18,6 +18,7 @@ from typing import Any
 
 from code_repair_rl.rollouts.ask import derived_seed
 from code_repair_rl.rollouts.chat_format import ChatFormat
+from code_repair_rl.rollouts.chat_request import sendable
 from code_repair_rl.rollouts.completion import Completion, FinishReason, Sampling
 from code_repair_rl.rollouts.episode import ChatMessage, Ending, Turn
 from code_repair_rl.rollouts.tool_calls import read_tool_calls
@@ -88,6 +89,8 @@ class Prepared:
     new_ids: tuple[int, ...]
     known: int
     """How many of `messages` the parent's line covers."""
+    max_new_tokens: int
+    """What the answer may have: the recipe's length, or the room that is left in the context."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +161,8 @@ class Session:
             self._count(messages, parent, known)
             self.requests += 1
             seed = derived_seed(self.sampling.seed, self.requests)
-            return Prepared(prompt, seed, messages, tools, parent, new, known)
+            room = min(self.sampling.max_new_tokens, self.context_tokens - len(prompt))
+            return Prepared(prompt, seed, messages, tools, parent, new, known, room)
 
     def record(
         self,
@@ -187,7 +191,8 @@ class Session:
             for completion in completions:
                 turn = _until_stop(completion, prepared.new_ids, stops, self._chat, weights_version)
                 message = self._message(turn.text, prepared.tools)
-                self._keep(prepared, turn, message, len(turn.token_ids) == len(completion.token_ids))
+                whole = len(turn.token_ids) == len(completion.token_ids)
+                self._keep(prepared, turn, message, whole and completion.finish_reason is FinishReason.STOP)
                 reason = "tool_calls" if message.get("tool_calls") else "stop"
                 choices.append(Choice(message, reason if turn.finish_reason is FinishReason.STOP else "length", turn))
         return choices
@@ -227,14 +232,14 @@ class Session:
                 return node, covered
         return None, 0
 
-    def _keep(self, prepared: Prepared, turn: Turn, answer: ChatMessage, whole: bool) -> None:
+    def _keep(self, prepared: Prepared, turn: Turn, answer: ChatMessage, stopped: bool) -> None:
         node = _Node(
             parent=prepared.parent,
             new_messages=prepared.messages[prepared.known :],
             tools=prepared.tools,
             answer=answer,
             turn=turn,
-            stopped=whole and turn.finish_reason is FinishReason.STOP,
+            stopped=stopped,
         )
         self._nodes.append(node)
         self._by_path[_paths(prepared.tools, (*prepared.messages, answer))[-1]] = node
@@ -260,7 +265,7 @@ class Session:
             for call in read.calls:
                 self._calls += 1
                 arguments = json.dumps(call.arguments, ensure_ascii=False)
-                function = {"name": call.name, "arguments": arguments}
+                function = {"name": sendable(call.name), "arguments": sendable(arguments)}
                 message["tool_calls"].append({"id": f"call_{self._calls}", "type": "function", "function": function})
         return message
 
