@@ -13,7 +13,7 @@ from code_repair_rl.errors import BadInput
 from code_repair_rl.grading import Grader
 from code_repair_rl.rollouts import Completion, Engine, Sampling
 from code_repair_rl.rollouts.ask import prompt_text
-from code_repair_rl.rollouts.curate import Choice, Selection, curate, is_held_out
+from code_repair_rl.rollouts.curate import Choice, Selection, Source, curate, is_held_out
 from code_repair_rl.rollouts.rejection import Progress, sample_rollouts
 from code_repair_rl.rollouts.repair_loop import RepairLoop
 from code_repair_rl.rollouts.scripted import ScriptedEngine
@@ -113,7 +113,16 @@ def test_rows_without_a_verdict_are_judged_again_and_not_sampled_again(grader: G
 
 
 def chosen(rows: Sequence[RolloutRow], choice: Choice = Choice()) -> Selection:
-    return curate(rows, BY_ID, choice, run_name="run")
+    return curate([Source("run", rows, BY_ID)], choice)[0]
+
+
+def test_several_runs_are_chosen_from_together(rows: list[RolloutRow]) -> None:
+    both = curate([Source("one", rows, BY_ID), Source("two", rows, BY_ID)], Choice(best=4))
+    assert [one.task_id for one in both[0].kept] == sorted(BY_ID)
+    assert both[1].kept == ()
+    shorter = [dataclasses.replace(row, token_ids=row.token_ids[:1], patch=f"{row.patch}\n") for row in rows]
+    better = curate([Source("one", rows, BY_ID), Source("two", shorter, BY_ID)], Choice(best=1))
+    assert [len(one.kept) for one in better] == [0, len(BY_ID)]
 
 
 def test_only_passes_are_kept_and_the_same_edit_once(rows: list[RolloutRow]) -> None:
@@ -178,7 +187,7 @@ def test_a_smaller_share_holds_out_a_part_of_a_larger_one(problems: list[str], o
 def test_a_changed_task_is_refused(rows: list[RolloutRow]) -> None:
     other = {**BY_ID, "add-1": BY_ID["add-1"].model_copy(update={"description": "Something else."})}
     with pytest.raises(BadInput, match="no longer what was asked"):
-        curate(rows, other, Choice(), run_name="run")
+        curate([Source("run", rows, other)], Choice())
 
 
 def test_of_an_agents_conversation_the_last_answer_is_learnt(grader: Grader, tmp_path: Path) -> None:

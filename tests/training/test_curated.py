@@ -8,14 +8,23 @@ from typing import Any
 import pytest
 import torch
 
+from code_repair_rl.edits import diff
 from code_repair_rl.errors import BadInput
+from code_repair_rl.grading import Outcome, Verdict
 from code_repair_rl.models import TINY_MODEL, load_model, load_tokenizer
 from code_repair_rl.recipes import ModelSection, SftSection
+from code_repair_rl.rollouts import Completion, FinishReason, Sampling
+from code_repair_rl.rollouts.ask import Answer, row_of
 from code_repair_rl.rollouts.chat_format import TemplateFormat
-from code_repair_rl.runs import CompositeListener, RunDir, RunRecorder
+from code_repair_rl.rollouts.curate import Choice, Source, as_plain, curate
+from code_repair_rl.rollouts.episode import ChatMessage, Ending, Episode
+from code_repair_rl.rollouts.sessions import Session
+from code_repair_rl.runs import CompositeListener, RunDir, RunRecorder, read_rows, write_rows
+from code_repair_rl.tasks import Kind, Origin, Split, Task
 from code_repair_rl.training.curated import curated_examples
 from code_repair_rl.training.sft import Example, train_sft
 from code_repair_rl.training.shared_prefix import plain_logprobs
+from tests.rollouts.test_sessions import QWEN_LIKE, TOOLS
 
 TOKENIZER = load_tokenizer(TINY_MODEL)
 CONVERSATION: list[dict[str, Any]] = [
@@ -131,3 +140,47 @@ def test_the_loss_is_that_of_the_learnt_tokens_alone(tmp_path: Path) -> None:
         listener=listener,
     )
     assert run.metrics()[0].values["train/loss"] == pytest.approx(expected / count, rel=1e-3)
+
+
+@pytest.mark.parametrize("knows_tools", [True, False])
+def test_what_an_agents_program_asked_and_was_answered_is_learnt_as_it_was_sampled(
+    tmp_path: Path, knows_tools: bool
+) -> None:
+    tokenizer = load_tokenizer(TINY_MODEL)
+    if knows_tools:
+        tokenizer.chat_template = QWEN_LIKE
+    chat = TemplateFormat(tokenizer, 8192)
+    session = Session("s", chat, Sampling())
+    opening: list[ChatMessage] = [
+        {"role": "system", "content": "You have a shell."},
+        {"role": "user", "content": "Fix"},
+    ]
+    asked = list(opening)
+    for text_of in ('<tool_call>{"name": "bash", "arguments": {"command": "ls"}}</tool_call>', "Done."):
+        prepared = session.prepare(asked, TOOLS)
+        ids = (*chat._ids(text_of), tokenizer.eos_token_id)
+        sampled = Completion(prepared.prompt_ids, ids, (-0.5,) * len(ids), chat.decode(ids), FinishReason.STOP)
+        (choice,) = session.record(prepared, [sampled])
+        asked.append(choice.message)
+        for call in choice.message.get("tool_calls") or ():
+            asked.append({"role": "tool", "tool_call_id": call["id"], "content": "cart.py"})
+    turns, messages, tools = session.longest()
+    task = Task(
+        task_id="t", kind=Kind.REPAIR, files={"a.py": "x = 1\n"}, description="d", oracle={"a.py": "x = 2\n"},
+        tests=None, split=Split.TRAIN, problem="p", origin=Origin(source="tests"), licence="MIT",
+    )  # fmt: skip
+    episode = Episode(
+        task_id="t", turns=turns, ending=Ending.FINISHED, messages=messages, opening=tuple(opening), tools=tools,
+        patch=str(diff(task.files, {"a.py": "x = 2\n"})), forks=1,
+    )  # fmt: skip
+    answer = Answer(task, episode.completion(), Verdict(Outcome.PASSED), episode)
+    write_rows(tmp_path / "rows.parquet", [row_of(answer, step=1, group=0, sample=0, hint="none", prompt="the task's")])
+    (row,) = read_rows(tmp_path / "rows.parquet")
+    assert "You have a shell." in row.prompt
+    assert (row.agent_counts, row.ending) == ({"forks": 1}, "finished")
+    ((kept,),) = [one.kept for one in curate([Source("run", [row], {"t": task})], Choice())]
+    (example,) = curated_examples(written(tmp_path / "a.jsonl", as_plain(kept)), tokenizer)
+    assert (*example.prompt_ids, *example.answer_ids) == (*row.prompt_ids, *row.token_ids)
+    assert example.learnt == row.sampled
+    with pytest.raises(BadInput, match="no longer what was asked"):
+        curate([Source("run", [row], {"t": task.model_copy(update={"files": {"a.py": "y\n"}})})], Choice())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import typer
 from rich.console import Console
@@ -130,19 +130,23 @@ def curate(
         0.0, "--hold-out", min=0.0, max=0.99, help="Put this share of the problems aside, into OUT.held-out.jsonl."
     ),
     splits: list[str] = typer.Option(["train"], "--split", help="Which splits may be learnt from; may be repeated."),
-    learn: str = typer.Option("last", help="Which answers of a conversation are learnt: last or all."),
+    learn: str = typer.Option(
+        "auto", help="Which answers of a conversation are learnt: last, all, or auto (all of an agent's program)."
+    ),
     documents: bool = typer.Option(False, "--documents", help="Write plain text, one {text} a line."),
     as_json: bool = typer.Option(False, "--json", help="Print what was kept as one object."),
 ) -> None:
     """Keep the best of many attempts: passed, not twice, not too long, so many per task. For `crrl sft data=OUT`."""
     from code_repair_rl.home import write_atomically
-    from code_repair_rl.rollouts.curate import Choice, as_plain
+    from code_repair_rl.rollouts.curate import Choice, Source, as_plain
     from code_repair_rl.rollouts.curate import curate as chosen_of
 
-    if learn not in ("last", "all"):
-        raise BadInput(f"learn is last or all, not {learn!r}", where="--learn")
-    choice = Choice(best, least_reward, most_tokens, tuple(splits), hold_out, "all" if learn == "all" else "last")
-    found = [chosen_of(list(run.all_rollouts()), known, choice, run_name=run.name) for run, known in _opened(runs)]
+    if learn not in ("auto", "last", "all"):
+        raise BadInput(f"learn is auto, last or all, not {learn!r}", where="--learn")
+    choice = Choice(
+        best, least_reward, most_tokens, tuple(splits), hold_out, cast('Literal["auto", "last", "all"]', learn)
+    )
+    found = chosen_of([Source(run.name, list(run.all_rollouts()), known) for run, known in _opened(runs)], choice)
     kept = [one for selection in found for one in selection.kept]
     aside = [one for selection in found for one in selection.held_out]
 

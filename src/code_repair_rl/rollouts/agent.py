@@ -57,15 +57,15 @@ class Agent(Protocol):
 
 
 def recorded_turns(episode: Episode) -> tuple[RecordedTurn, ...] | None:
-    """The conversation after the first prompt as a row keeps it; None for a single answer.
+    """The conversation after the first prompt as a row keeps it; None for a single answer that is itself the edit.
 
     Where the environment said several things between two answers, the first is given all their tokens.
     """
-    if len(episode.turns) < 2:
+    if not episode.turns or (len(episode.turns) == 1 and not episode.opening):
         return None
     found: list[RecordedTurn] = []
     place = 0
-    between = _between_answers(episode.messages)
+    between = _between_answers(episode.messages[len(episode.opening) :])
     for number, turn in enumerate(episode.turns):
         if number:
             said = between[number - 1] if number <= len(between) else []
@@ -82,7 +82,7 @@ def recorded_turns(episode: Episode) -> tuple[RecordedTurn, ...] | None:
                 )
                 place = stop
         stop = place + len(turn.token_ids)
-        calls = _calls(episode.messages, number)
+        calls = _calls(episode.messages[len(episode.opening) :], number)
         found.append(RecordedTurn(role="assistant", text=turn.text, start=place, end=stop, tool_calls=calls))
         place = stop
     return tuple(found)

@@ -51,6 +51,11 @@ def agent_metrics(rows: Sequence[RolloutRow]) -> dict[str, float]:
         "agent/readable_edits": sum(map(holds_an_edit, answers)) / max(len(answers), 1),
         "agent/environment_tokens": sum(len(row.token_ids) - row.sampled_tokens for row in rows) / len(rows),
         "agent/tool_calls": sum(calls) / len(rows),
+        **{
+            f"agent/{name}": sum(row.agent_counts.get(name, 0) for row in rows) / len(rows)
+            for name in ("forks", "rewrites", "broken_tool_calls")
+            if any(name in row.agent_counts for row in rows)
+        },
     }
     for name in sorted({row.ending for row in rows if row.ending}):
         metrics[f"agent/ending/{name}"] = sum(row.ending == name for row in rows) / len(rows)

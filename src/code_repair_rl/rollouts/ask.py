@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -39,7 +40,7 @@ def derived_seed(*parts: object) -> int:
 
 def prompt_text(conversation: Iterable[Mapping[str, Any]]) -> str:
     """A conversation as a person reads it, and as it is recorded: `[role]` above each message."""
-    return "\n\n".join(f"[{message['role']}]\n{message['content']}" for message in conversation)
+    return "\n\n".join(f"[{message['role']}]\n{message['content'] or ''}" for message in conversation)
 
 
 def fitting(
@@ -121,8 +122,21 @@ def _graded(grader: Grader, tasks: Sequence[Task], groups: Sequence[Sequence[Epi
 
 
 def row_of(answer: Answer, *, step: int, group: int, sample: int, hint: HintLevel | str, prompt: str) -> RolloutRow:
-    """The row that records an answer; reward and advantage are left open."""
-    task, completion, verdict = answer.task, answer.completion, answer.verdict
+    """The row that records an answer; reward and advantage are left open.
+
+    Args:
+        answer: the answer.
+        step: of the run.
+        group: of the step.
+        sample: within the group.
+        hint: how much the prompt gave away.
+        prompt: the task's, as text; an agent's program that words its own has that recorded.
+    """
+    task, completion, verdict, episode = answer.task, answer.completion, answer.verdict, answer.episode
+    opening = None
+    if episode is not None and episode.opening:
+        prompt = prompt_text(episode.opening)
+        opening = json.dumps({"messages": episode.opening, "tools": episode.tools}, ensure_ascii=False)
     patch, after = _patch_of(task, completion.text)
     return RolloutRow(
         step=step,
@@ -144,9 +158,19 @@ def row_of(answer: Answer, *, step: int, group: int, sample: int, hint: HintLeve
         files_before=dict(task.files),
         files_after=after,
         operator=str(task.origin.detail.get("operator", "")),
-        turns=recorded_turns(answer.episode) if answer.episode is not None else None,
-        ending=answer.episode.ending.value if answer.episode is not None else None,
+        opening=opening,
+        **(_attempt_columns(episode) if episode is not None else {}),
     )
+
+
+def _attempt_columns(episode: Episode) -> dict[str, Any]:
+    counts = {name: getattr(episode, name) for name in ("forks", "rewrites", "broken_tool_calls")}
+    return {
+        "turns": recorded_turns(episode),
+        "ending": episode.ending.value,
+        "ending_note": episode.evidence,
+        "agent_counts": {name: count for name, count in counts.items() if count},
+    }
 
 
 def verdict_columns(verdict: Verdict) -> dict[str, Any]:

@@ -3,14 +3,16 @@
     rows --passed?--> --right split, length--> --same edit only once--> --best n of a task--> examples
                                                                      \\-- a problem's hash --> held out
 
-What an example teaches is its answers, never what the environment said, and of several answers by default only the
-last: the one that worked, in the face of the failures before it.
+What an example teaches is its answers, never what the environment said. Of several answers of the repair-loop that is
+by default only the last: the one that worked, in the face of the failures before it. An agent's program works by all of
+its answers, and so by default all are learnt.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -41,8 +43,8 @@ class Choice:
     """Rows of other splits are left out: what is held out stays held out."""
     held_out_share: float = 0.0
     """Share of the problems that is put aside, by a hash of their names: the same in every run."""
-    learn: Literal["last", "all"] = "last"
-    """Which answers of a conversation are learnt."""
+    learn: Literal["auto", "last", "all"] = "auto"
+    """Which answers of a conversation are learnt; `auto`: all of an agent's program, else the last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,8 @@ class Curated:
     messages: tuple[Mapping[str, Any], ...]
     """With roles; an assistant's message says in `learn` whether it is learnt. Tool calls are as the chat API has
     them."""
+    tools: tuple[Mapping[str, Any], ...] = ()
+    """What the model was offered, in the OpenAI form."""
     prompt_ids: tuple[int, ...] = ()
     """Exact tokens of the first prompt; empty where the sampler told none (a remote model)."""
     token_ids: tuple[int, ...] = ()
@@ -82,45 +86,62 @@ class Selection:
     tasks_kept: int
 
 
-def curate(rows: Sequence[RolloutRow], tasks: Mapping[str, Task], choice: Choice, *, run_name: str) -> Selection:
-    """Choose among rollouts.
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A run's rollouts."""
 
-    Args:
-        rows: of one run.
-        tasks: by id, those that the rows are of, to make the first messages again.
-        choice: what is kept.
-        run_name: goes into each example's `source`.
+    name: str
+    """Goes into each example's `source`."""
+    rows: Sequence[RolloutRow]
+    tasks: Mapping[str, Task]
+    """By id, those that the rows are of, to make the first messages again."""
+
+
+def curate(sources: Sequence[Source], choice: Choice) -> list[Selection]:
+    """Choose among rollouts: of all runs together the best of a task, and the same edit once.
+
+    Returns:
+        For each run what was kept of it.
 
     Raises:
         BadInput: a row's task is missing or has changed since it was asked.
     """
-    left_out: Counter[str] = Counter()
-    by_task: dict[str, list[RolloutRow]] = {}
-    for row in rows:
-        reason = _why_not(row, choice)
-        if reason is not None:
-            left_out[reason] += 1
-        else:
-            by_task.setdefault(row.task_id, []).append(row)
-    kept: list[Curated] = []
-    held_out: list[Curated] = []
+    left_out: list[Counter[str]] = [Counter() for _ in sources]
+    by_task: dict[str, list[tuple[int, RolloutRow]]] = {}
+    for place, source in enumerate(sources):
+        for row in source.rows:
+            reason = _why_not(row, choice)
+            if reason is not None:
+                left_out[place][reason] += 1
+            else:
+                by_task.setdefault(row.task_id, []).append((place, row))
+    kept: list[list[Curated]] = [[] for _ in sources]
+    held_out: list[list[Curated]] = [[] for _ in sources]
     seen: set[str] = set()
     for task_id in sorted(by_task):
-        chosen: list[RolloutRow] = []
-        for row in sorted(by_task[task_id], key=_worse):
+        count = 0
+        for place, row in sorted(by_task[task_id], key=lambda one: (_worse(one[1]), one[0])):
             edit = hashlib.sha256("\x1f".join([row.prompt, row.patch or row.text]).encode()).hexdigest()
             if edit in seen:
-                left_out["the same edit is kept already"] += 1
-            elif len(chosen) == choice.best:
-                left_out["the task has enough"] += 1
+                left_out[place]["the same edit is kept already"] += 1
+            elif count == choice.best:
+                left_out[place]["the task has enough"] += 1
             else:
                 seen.add(edit)
-                chosen.append(row)
-        place = held_out if is_held_out(chosen[0].problem, choice.held_out_share) else kept
-        place += [_example(row, tasks, choice.learn, run_name) for row in chosen]
-    return Selection(
-        tuple(kept), tuple(held_out), dict(left_out.most_common()), len({row.task_id for row in rows}), len(by_task)
-    )
+                count += 1
+                aside = is_held_out(row.problem, choice.held_out_share)
+                source = sources[place]
+                (held_out if aside else kept)[place].append(_example(row, source.tasks, choice.learn, source.name))
+    return [
+        Selection(
+            tuple(kept[place]),
+            tuple(held_out[place]),
+            dict(left_out[place].most_common()),
+            len({row.task_id for row in source.rows}),
+            len({one.task_id for one in (*kept[place], *held_out[place])}),
+        )
+        for place, source in enumerate(sources)
+    ]
 
 
 def is_held_out(problem: str, share: float) -> bool:
@@ -154,23 +175,34 @@ def _worse(row: RolloutRow) -> tuple[float, int, int, int, str]:
 
 def _example(row: RolloutRow, tasks: Mapping[str, Task], learn: str, run_name: str) -> Curated:
     task = tasks.get(row.task_id)
-    asked = messages(task, row.hint) if task is not None else []
-    if task is None or prompt_text(asked) != row.prompt:
+    asked, tools = _asked(row, task)
+    if task is None or prompt_text(asked) != row.prompt or dict(task.files) != dict(row.files_before):
         raise BadInput(
             "the task is not there, or is no longer what was asked",
             where=f"{run_name}: {row.task_id}",
             mend="build the task set that was sampled from",
         )
     exact = bool(row.prompt_ids)
+    if learn == "auto":
+        learn = "all" if row.opening is not None else "last"
     return Curated(
         task_id=row.task_id,
         problem=row.problem,
         source=f"{run_name}/{row.key}",
         messages=(*asked, *_said(row, learn)),
+        tools=tools,
         prompt_ids=row.prompt_ids,
         token_ids=row.token_ids if exact else (),
         learnt=_learnt(row, learn) if exact else (),
     )
+
+
+def _asked(row: RolloutRow, task: Task | None) -> tuple[Sequence[Mapping[str, Any]], tuple[Mapping[str, Any], ...]]:
+    """The messages before the first answer, and the tools that were offered."""
+    if row.opening is not None:
+        opening = json.loads(row.opening)
+        return opening["messages"], tuple(opening["tools"])
+    return (messages(task, row.hint) if task is not None else []), ()
 
 
 def _said(row: RolloutRow, learn: str) -> list[dict[str, Any]]:

@@ -73,6 +73,9 @@ class Episode:
     """What was changed, new files included, in canonical edit text."""
     messages: tuple[ChatMessage, ...] = ()
     """The conversation of `turns` as messages, answers included."""
+    opening: tuple[ChatMessage, ...] = ()
+    """Those before the first answer, where the agent's program words its prompt itself; empty where it is the task's.
+    """
     tools: tuple[Mapping[str, Any], ...] = ()
     """What the policy was offered, in the OpenAI form."""
     forks: int = 0

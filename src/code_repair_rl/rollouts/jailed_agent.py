@@ -24,7 +24,7 @@ from code_repair_rl.grading.repository import packages
 from code_repair_rl.rollouts.agent_programs import AgentProgram, Endpoint, environment_of, python_for
 from code_repair_rl.rollouts.ask import derived_seed
 from code_repair_rl.rollouts.completion import Engine, Sampling
-from code_repair_rl.rollouts.episode import Ending, Episode
+from code_repair_rl.rollouts.episode import ChatMessage, Ending, Episode
 from code_repair_rl.rollouts.gateway import Gateway, path_of
 from code_repair_rl.rollouts.sessions import Session, SessionLimits
 from code_repair_rl.sandbox import GIB, MIB, Cause, Job, JobResult, Limits, Sandbox, select_backend
@@ -207,6 +207,7 @@ def _episode_of(task: Task, session: Session, result: JobResult, wall_seconds: f
         files_after=after,
         patch=patch,
         messages=messages,
+        opening=_opening(messages, len(turns)),
         tools=tools,
         forks=session.forks,
         rewrites=session.rewrites,
@@ -214,6 +215,12 @@ def _episode_of(task: Task, session: Session, result: JobResult, wall_seconds: f
         wall_seconds=wall_seconds,
         evidence=evidence[-_EVIDENCE_CHARACTERS:],
     )
+
+
+def _opening(messages: Sequence[ChatMessage], answers: int) -> tuple[ChatMessage, ...]:
+    """What was asked before the first of so many answers; the program may have put answers of its own before it."""
+    places = [number for number, message in enumerate(messages) if message["role"] == "assistant"]
+    return tuple(messages[: places[len(places) - answers]]) if answers else ()
 
 
 def _ending(session: Session, result: JobResult, *, answered: bool) -> tuple[Ending, str]:

@@ -17,13 +17,14 @@ from code_repair_rl.home import write_atomically
 if TYPE_CHECKING:
     import pyarrow as pa
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Written into every file's metadata under `crrl_schema_version`; raised when columns are added or change their
-meaning. Version 1 had no `turns`."""
+meaning. Version 1 had no `turns`, version 2 nothing of `opening`, `ending_note` and `agent_counts`."""
 
-READABLE_VERSIONS = ("1", "2")
+READABLE_VERSIONS = ("1", "2", "3")
 
 _VERSION_KEY = b"crrl_schema_version"
+_MAPS = ("reward_terms", "files_before", "files_after", "agent_counts")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,6 +123,13 @@ class RolloutRow:
 
     ending: str | None = None
     """How an agent's attempt ended (`finished`, `out-of-turns` …); None where nobody but the model was asked."""
+    ending_note: str = ""
+    """What led to the ending, for people: what was not taken of an agent's changes, its last output, the error."""
+    agent_counts: Mapping[str, int] = field(default_factory=dict)
+    """Of an agent's attempt: `forks`, `rewrites`, `broken_tool_calls` (see `rollouts.episode.Episode`)."""
+    opening: str | None = None
+    """What an agent's program asked first, in its own words: a JSON object of `messages` and `tools`, as the chat API
+    has them. None where the prompt is the task's."""
     sampled: tuple[bool, ...] = ()
     """For each token of `token_ids` whether the model drew it (the others came from the environment, and carry no
     loss); empty: all were drawn."""
@@ -141,7 +149,8 @@ class RolloutRow:
 def schema() -> pa.Schema:
     """The Parquet schema, in the order of `RolloutRow`'s fields.
 
-    `tests` and `turns` are JSON lists of objects; `reward_terms`, `files_before` and `files_after` are maps.
+    `tests` and `turns` are JSON lists of objects; `reward_terms`, `files_before`, `files_after` and `agent_counts` are
+    maps.
     """
     import pyarrow as pa
 
@@ -178,9 +187,12 @@ def schema() -> pa.Schema:
         "operator": text,
         "turns": text,
         "ending": text,
+        "ending_note": text,
+        "agent_counts": pa.map_(text, pa.int32()),
+        "opening": text,
         "sampled": pa.list_(pa.bool_()),
     }
-    nullable = {"score", "reward", "advantage", "edit_error", "tolerance", "patch", "turns", "ending"}
+    nullable = {"score", "reward", "advantage", "edit_error", "tolerance", "patch", "turns", "ending", "opening"}
     fields = [pa.field(name, kind, nullable=name in nullable) for name, kind in columns.items()]
     return pa.schema(fields, metadata={_VERSION_KEY: str(SCHEMA_VERSION).encode()})
 
@@ -229,7 +241,7 @@ def _to_plain(row: RolloutRow) -> dict[str, Any]:
     plain["tests"] = json.dumps([dataclasses.asdict(test) for test in row.tests], ensure_ascii=False)
     if row.turns is not None:
         plain["turns"] = json.dumps([dataclasses.asdict(turn) for turn in row.turns], ensure_ascii=False)
-    for name in ("reward_terms", "files_before", "files_after"):
+    for name in _MAPS:
         plain[name] = list(plain[name].items())
     # Lone surrogates cannot be stored as UTF-8; a model's bytes can decode to them.
     return {name: _storable(value) for name, value in plain.items()}
@@ -250,7 +262,8 @@ def _from_plain(plain: dict[str, Any]) -> RolloutRow:
     plain.setdefault("sampled", ())  # files written before there were answers of several turns
     for name in ("prompt_ids", "token_ids", "logprobs", "evidence", "sampled"):
         plain[name] = tuple(plain[name])
-    for name in ("reward_terms", "files_before", "files_after"):
+    plain.setdefault("agent_counts", {})
+    for name in _MAPS:
         plain[name] = dict(plain[name])
     return RolloutRow(**plain)
 

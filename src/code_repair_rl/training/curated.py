@@ -23,6 +23,7 @@ class _Row(BaseModel):
     problem: str = ""
     source: str = ""
     messages: list[dict[str, Any]]
+    tools: list[dict[str, Any]] = []
     prompt_ids: tuple[int, ...] = ()
     token_ids: tuple[int, ...] = ()
     learnt: tuple[bool, ...] = ()
@@ -72,7 +73,7 @@ def _read(line: str, where: str) -> _Row:
 
 def _example(row: _Row, written: TemplateFormat, tokenizer: Any, where: str) -> Example:
     first = next(number for number, message in enumerate(row.messages) if message["role"] == "assistant")
-    prompt = written.encode(row.messages[:first])
+    prompt = written.encode(row.messages[:first], row.tools)
     if row.prompt_ids == prompt and any(row.learnt):
         return _cut(row.prompt_ids, row.token_ids, row.learnt)
     if any(message.get("tool_calls") for message in row.messages):
@@ -90,7 +91,7 @@ def _example(row: _Row, written: TemplateFormat, tokenizer: Any, where: str) -> 
         ids += answer
         learnt += [_is_learnt(row.messages[number])] * len(answer)
         if number < len(row.messages) - 1:
-            tail = written.encode_tail(_until_next_answer(row.messages, number), number, stopped=True)
+            tail = written.encode_tail(_until_next_answer(row.messages, number), number, stopped=True, tools=row.tools)
             ids += tail
             learnt += [False] * len(tail)
     return _cut(prompt, ids, learnt)
