@@ -4,21 +4,24 @@ import dataclasses
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from code_repair_rl.errors import BadInput
+from code_repair_rl.errors import BadInput, MachineryFailed
 from code_repair_rl.grading import Grader
 from code_repair_rl.rollouts import Completion, Engine, Sampling
+from code_repair_rl.rollouts.agent import Agent
 from code_repair_rl.rollouts.ask import prompt_text
 from code_repair_rl.rollouts.curate import Choice, Selection, Source, curate, is_held_out
+from code_repair_rl.rollouts.episode import Ending, Episode
 from code_repair_rl.rollouts.rejection import Progress, sample_rollouts
 from code_repair_rl.rollouts.repair_loop import RepairLoop
 from code_repair_rl.rollouts.scripted import ScriptedEngine
 from code_repair_rl.runs import RolloutRow, RunDir, ToolCall, Turn
-from code_repair_rl.tasks import Split, messages
+from code_repair_rl.tasks import Split, Task, messages
 from tests.training.conftest import task
 
 TASKS = [task(number) for number in range(1, 6)]
@@ -55,9 +58,7 @@ def grader() -> Iterator[Grader]:
         yield grader
 
 
-def sampled(
-    run: RunDir, grader: Grader, engine: Engine, agent: RepairLoop | None = None, stop_after: int = 9
-) -> Progress:
+def sampled(run: RunDir, grader: Grader, engine: Engine, agent: Agent | None = None, stop_after: int = 9) -> Progress:
     def stop(progress: Progress) -> None:
         if progress.done >= stop_after:
             raise KeyboardInterrupt
@@ -110,6 +111,41 @@ def test_rows_without_a_verdict_are_judged_again_and_not_sampled_again(grader: G
     assert [(row.passed, row.score, row.outcome) for row in run.rollouts(1)] == [
         (row.passed, row.score, row.outcome) for row in whole
     ]
+
+
+def test_attempts_that_our_machinery_lost_are_made_again_and_only_those(grader: Grader, tmp_path: Path) -> None:
+    run = RunDir.create(tmp_path / "run", {"name": "rollout"}, resume=False)
+    sampled(run, grader, Counting())
+    whole = run.rollouts(1)
+    gone = {"score": None, "passed": False, "outcome": "no-verdict", "text": "", "ending": "infrastructure"}
+    lost = [dataclasses.replace(row, **gone) if n in (0, 1, 5) else row for n, row in enumerate(whole)]  # type: ignore[arg-type]
+    run.write_rollouts(1, lost)
+    engine = Counting()
+    sampled(run, grader, engine)
+    assert engine.asked == 2  # tasks: two attempts of one, and one of the other
+    again = run.rollouts(1)
+    assert [row.key for row in again] == [row.key for row in whole]
+    assert all(row.score is not None for row in again)
+    assert all(again[n] == row for n, row in enumerate(whole) if n not in (0, 1, 5))
+
+
+class Broken:
+    """An agent that never gets going."""
+
+    description, max_turns, words_its_prompt = "broken", 3, True
+
+    def attempt(self, engine: Engine, grader: Grader, tasks: Sequence[Task], **more: Any) -> list[list[Episode]]:
+        evidence = "No module named 'litellm'"
+        one = Episode(task_id="t", turns=(), ending=Ending.INFRASTRUCTURE, evidence=evidence)
+        return [[one] * more["attempts_per_task"] for _ in tasks]
+
+
+def test_where_nothing_gets_a_verdict_it_stops_and_says_why(grader: Grader, tmp_path: Path) -> None:
+    run = RunDir.create(tmp_path / "run", {"name": "rollout"}, resume=False)
+    for _ in range(2):  # started again, it tries again
+        with pytest.raises(MachineryFailed, match=r"none of 8 attempts got a verdict.*litellm"):
+            sampled(run, grader, Counting(), Broken())
+    assert sampled(run, grader, Counting()).graded == 20  # and goes on once it is mended
 
 
 def chosen(rows: Sequence[RolloutRow], choice: Choice = Choice()) -> Selection:

@@ -49,7 +49,9 @@ def evaluate(
     name: str | None = typer.Option(None, "--name", help="The evaluation's name; from the model's by default."),
     backend: str = typer.Option("auto", help="Sandbox to run answers in. `unsafe_local` isolates nothing."),
     workers: int = typer.Option(2, min=1, help="How many answers are graded at once."),
-    dtype: str = typer.Option("bfloat16", help="What sampling computes in: bfloat16 or float32."),
+    dtype: str = typer.Option(
+        "auto", help="What sampling computes in: bfloat16, float32, or whichever this machine is faster in."
+    ),
     endpoint: str | None = typer.Option(
         None, "--endpoint", help="Ask an OpenAI-compatible server (https://host/v1) in place of a local model."
     ),
@@ -62,7 +64,16 @@ def evaluate(
         "--agent",
         help="Who works on each task over several answers: repair-loop, mini-swe-agent, nano-agent.",
     ),
-    max_turns: int = typer.Option(3, "--max-turns", min=1, help="Answers per attempt of the agent at most."),
+    max_turns: int | None = typer.Option(
+        None, "--max-turns", min=1, help="Answers per attempt of the agent at most: 3 of repair-loop, 30 of a program."
+    ),
+    deadline: float | None = typer.Option(
+        None, "--deadline", min=1.0, help="Seconds of one attempt of an agent's program, all it waits for included."
+    ),
+    context_tokens: int | None = typer.Option(
+        None, "--context-tokens", min=1, help="Longest conversation of an agent's program; the model's own by default."
+    ),
+    at_once: int | None = typer.Option(None, "--at-once", min=1, help="Attempts of an agent's program at once."),
     record_pass_rates: bool = typer.Option(
         False, "--record-pass-rates", help="Add what was found to the tasks' known difficulty for this model."
     ),
@@ -78,7 +89,9 @@ def evaluate(
     --max-prompt-tokens leaves none out there.
     """
     named = model if endpoint is None else f"{model} at {endpoint}"
-    worker = chosen_agent(agent, max_turns)
+    worker = chosen_agent(
+        agent, max_turns=max_turns, deadline_seconds=deadline, context_tokens=context_tokens, at_once=at_once
+    )
     by_whom = worker.description if worker is not None else ""
     asked = Asked(named, tasks, split, hint, samples, temperature, max_new_tokens, seed, by_whom)
     folder = run if run is not None else Path("runs") / "eval"
@@ -212,25 +225,34 @@ def _show_turns(result: EvalResult) -> None:
         typer.echo(f"passed within {most} {turns}: {100 * estimate.value:.1f} % ({low:.1f}–{high:.1f})")
 
 
-def load_engine(model: str, dtype: str = "bfloat16") -> Engine:
+def load_engine(model: str, dtype: str = "auto") -> Engine:
     """The engine that samples from a model, named as everywhere.
+
+    Args:
+        model: a name, folder or hub id.
+        dtype: `bfloat16`, `float32` or `auto`: whichever this machine is faster in.
 
     Raises:
         BadInput: no such model, or no such dtype.
     """
-    from code_repair_rl.models import load_model, load_tokenizer
+    from code_repair_rl.models import faster_dtype, load_model, load_tokenizer
     from code_repair_rl.rollouts.local import LocalEngine
 
+    dtype = faster_dtype() if dtype == "auto" else dtype
     if dtype not in ("bfloat16", "float32"):
-        raise BadInput(f"sampling does not compute in {dtype!r}", mend="use bfloat16 or float32")
+        raise BadInput(f"sampling does not compute in {dtype!r}", mend="use auto, bfloat16 or float32")
     copy = None if dtype == "float32" else dtype
     engine = LocalEngine(load_model(model, to_sample=True), load_tokenizer(model), copy_dtype=copy)
     engine.refresh()
     return engine
 
 
-def chosen_agent(name: str | None, max_turns: int) -> Agent | None:
-    """The agent of that name, with its other settings at their defaults; None for no name.
+def chosen_agent(name: str | None, **settings: object) -> Agent | None:
+    """The agent of that name; None for no name.
+
+    Args:
+        name: `repair-loop` …
+        settings: of a recipe's section `agent`; what is None is left at its default.
 
     Raises:
         BadInput: there is no such agent.
@@ -243,7 +265,8 @@ def chosen_agent(name: str | None, max_turns: int) -> Agent | None:
     if name is None:
         return None
     try:
-        section = AgentSection.model_validate({"name": name, "max_turns": max_turns})
+        given = {key: value for key, value in settings.items() if value is not None}
+        section = AgentSection.model_validate({"name": name, **given})
     except ValidationError as error:
         mend = "use repair-loop, mini-swe-agent, nano-agent, or module:Class"
         raise BadInput(f"there is no agent {name!r}", where="--agent", mend=mend) from error

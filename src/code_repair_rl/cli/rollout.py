@@ -42,11 +42,22 @@ def rollout(
     agent: str | None = typer.Option(
         None, "--agent", help="Who works on each task: repair-loop … Default: one answer."
     ),
-    max_turns: int = typer.Option(3, "--max-turns", min=1, help="Answers per attempt of the agent at most."),
+    max_turns: int | None = typer.Option(
+        None, "--max-turns", min=1, help="Answers per attempt of the agent at most: 3 of repair-loop, 30 of a program."
+    ),
+    deadline: float | None = typer.Option(
+        None, "--deadline", min=1.0, help="Seconds of one attempt of an agent's program, all it waits for included."
+    ),
+    context_tokens: int | None = typer.Option(
+        None, "--context-tokens", min=1, help="Longest conversation of an agent's program; the model's own by default."
+    ),
+    at_once: int | None = typer.Option(None, "--at-once", min=1, help="Attempts of an agent's program at once."),
     run: Path = typer.Option(Path("runs/rollout"), "--run", help="Run directory to write into."),
     backend: str = typer.Option("auto", help="Sandbox to run answers in. `unsafe_local` isolates nothing."),
     workers: int = typer.Option(2, min=1, help="How many answers are graded at once."),
-    dtype: str = typer.Option("bfloat16", help="What sampling computes in: bfloat16 or float32."),
+    dtype: str = typer.Option(
+        "auto", help="What sampling computes in: bfloat16, float32, or whichever this machine is faster in."
+    ),
     endpoint: str | None = typer.Option(
         None, "--endpoint", help="Ask an OpenAI-compatible server (https://host/v1) in place of a local model."
     ),
@@ -66,14 +77,17 @@ def rollout(
     from code_repair_rl.rollouts.rejection import sample_rollouts
     from code_repair_rl.runs import FINISHED, RunDir
 
-    worker = chosen_agent(agent, max_turns)
+    worker = chosen_agent(
+        agent, max_turns=max_turns, deadline_seconds=deadline, context_tokens=context_tokens, at_once=at_once
+    )
     chosen = _chosen(tasks, split, hint, limit, seed)
     source: Local | Remote = (
         Local(model, dtype, max_prompt_tokens)
         if endpoint is None
         else Remote(model, endpoint, api_key_env, concurrency)
     )
-    fitting = _fitting(chosen, model, hint, max_prompt_tokens) if endpoint is None else chosen
+    counted = endpoint is None and not (worker is not None and worker.words_its_prompt)
+    fitting = _fitting(chosen, model, hint, max_prompt_tokens) if counted else chosen
     if not fitting:
         raise BadInput(f"all {len(chosen)} prompts have more than {max_prompt_tokens} tokens", where=tasks)
     asked: dict[str, Any] = {

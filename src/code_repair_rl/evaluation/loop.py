@@ -8,6 +8,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,12 +17,11 @@ from code_repair_rl.errors import BadInput
 from code_repair_rl.evaluation.result import EvalResult, SampleResult, TaskResult, tasks_digest
 from code_repair_rl.grading import GRADER_VERSION, Outcome, TestStatus
 from code_repair_rl.home import write_atomically
+from code_repair_rl.rollouts.again import another_chance, require_a_verdict
 from code_repair_rl.rollouts.agent import Agent
 from code_repair_rl.rollouts.agent_metrics import answers_of
-from code_repair_rl.rollouts.ask import ask, derived_seed, prompt_text, row_of
+from code_repair_rl.rollouts.ask import Answer, ask, derived_seed, fitting, prompt_text, row_of
 from code_repair_rl.rollouts.completion import Engine, FinishReason, Sampling
-from code_repair_rl.rollouts.episode import Ending
-from code_repair_rl.rollouts.rejection import with_verdict
 from code_repair_rl.runs import RolloutRow, read_rows, write_rows
 from code_repair_rl.tasks import HintLevel, Kind, Task, messages
 
@@ -85,14 +85,17 @@ def evaluate(
         samples_path: a folder for every completion, batch by batch; what it already holds of this same evaluation is
             read back instead of sampled again (answers without a verdict are graded again). None keeps nothing.
         batch_tasks: tasks per batch.
-        max_prompt_tokens: tasks with longer prompts are left out and counted.
+        max_prompt_tokens: tasks with longer prompts are left out and counted, unless the agent words its own.
         on_batch: told after each batch.
         agent: who works on the tasks over several answers; `samples` are then its attempts.
 
     Raises:
         BadInput: no tasks, or `samples_path` holds another evaluation (names what differs).
+        MachineryFailed: no attempt of the agent in a batch got a verdict.
     """
-    kept = [t for t in tasks if max_prompt_tokens is None or len(engine.encode(messages(t, hint))) <= max_prompt_tokens]
+    kept = list(tasks)
+    if max_prompt_tokens is not None:
+        kept, _ = fitting(tasks, engine, hint, max_prompt_tokens, agent)
     if not kept:
         raise BadInput("there are no tasks to evaluate on", where=task_set, mend="choose another split or set")
     asked = {
@@ -113,14 +116,21 @@ def evaluate(
     for number, batch in enumerate(_batches(kept, batch_tasks)):
         started = time.monotonic()
         path = samples_path / f"batch-{number:05d}.parquet" if samples_path is not None else None
-        rows = _read_back(path, batch, grader)
-        read_back = rows is not None
-        if rows is None:
-            seed = derived_seed(sampling.seed, "evaluation", *(task.task_id for task in batch))
-            seeded = dataclasses.replace(sampling, seed=seed)
+        seed = derived_seed(sampling.seed, "evaluation", *(task.task_id for task in batch))
+        seeded = dataclasses.replace(sampling, seed=seed)
+        read_back = path is not None and path.is_file()
+        if path is not None and read_back:
+            found = read_rows(path)
+            anew = dataclasses.replace(sampling, seed=derived_seed(seed, "again"))
+            attempt = partial(_attempt, engine, grader, hint, anew, agent)
+            rows = another_chance(found, {task.task_id: task for task in batch}, grader, attempt)
+        else:
+            found = []
             rows = _ask_batch(engine, batch, grader, hint, samples, seeded, number * batch_tasks, agent)
-            if path is not None:
-                write_rows(path, rows)
+        if path is not None and rows != found:
+            write_rows(path, rows)
+        if agent is not None:
+            require_a_verdict(rows, str(path or name))
         seconds = time.monotonic() - started
         wall_seconds += seconds
         isolation |= {row.isolation for row in rows}
@@ -189,6 +199,18 @@ def changed_lines(before: str, after: str) -> set[int]:
     return touched
 
 
+def _attempt(
+    engine: Engine,
+    grader: Grader,
+    hint: HintLevel | str,
+    sampling: Sampling,
+    agent: Agent | None,
+    tasks: Sequence[Task],
+    count: int,
+) -> list[list[Answer]]:
+    return ask(engine, grader, tasks, hint=hint, completions_per_task=count, sampling=sampling, agent=agent)
+
+
 def _ask_batch(
     engine: Engine,
     batch: Sequence[Task],
@@ -199,7 +221,7 @@ def _ask_batch(
     first_group: int,
     agent: Agent | None,
 ) -> list[RolloutRow]:
-    answers = ask(engine, grader, batch, hint=hint, completions_per_task=samples, sampling=sampling, agent=agent)
+    answers = _attempt(engine, grader, hint, sampling, agent, batch, samples)
     rows = []
     for index, group in enumerate(answers):
         prompt = prompt_text(messages(batch[index], hint))
@@ -207,22 +229,6 @@ def _ask_batch(
             row_of(answer, step=0, group=first_group + index, sample=sample, hint=hint, prompt=prompt)
             for sample, answer in enumerate(group)
         ]
-    return rows
-
-
-def _read_back(path: Path | None, batch: Sequence[Task], grader: Grader) -> list[RolloutRow] | None:
-    """A recorded batch, its rows without a verdict graded again; None where it has to be asked."""
-    if path is None or not path.is_file():
-        return None
-    rows = read_rows(path)
-    tasks = {task.task_id: task for task in batch}
-    open_rows = [index for index, row in enumerate(rows) if row.score is None and row.ending != Ending.INFRASTRUCTURE]
-    if not open_rows:
-        return rows
-    verdicts = grader.grade_many([(tasks[rows[index].task_id], rows[index].text) for index in open_rows])
-    for index, verdict in zip(open_rows, verdicts, strict=True):
-        rows[index] = with_verdict(rows[index], verdict)
-    write_rows(path, rows)
     return rows
 
 

@@ -88,11 +88,11 @@ class Validator:
     def __init__(self, recipe: Recipe, engine: Engine, grader: Grader, listener: RunListener) -> None:
         settings = recipe.grpo
         found = load_as_asked(recipe.tasks.name, recipe.tasks.labels, split=Split.VALIDATION)
-        kept, _ = fitting(found, engine, recipe.tasks.hint, recipe.tasks.max_prompt_tokens)
+        self._agent = agent_of(recipe.agent)
+        kept, _ = fitting(found, engine, recipe.tasks.hint, recipe.tasks.max_prompt_tokens, self._agent)
         self._tasks = draw(kept, settings.validation_tasks, recipe.evaluation.seed)
         self._engine, self._grader, self._listener = engine, grader, listener
         self._hint, self._samples = recipe.tasks.hint, settings.validation_samples
-        self._agent = agent_of(recipe.agent)
         self._sampling = Sampling(
             recipe.evaluation.temperature,
             recipe.evaluation.max_new_tokens,

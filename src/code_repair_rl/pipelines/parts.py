@@ -79,7 +79,8 @@ def training_tasks(recipe: Recipe, engine: Engine, listener: RunListener | None 
         )
     ordered = {"easiest-first": easiest_first, "hardest-first": hardest_first}.get(recipe.tasks.order)
     found = ordered(found, rates) if ordered is not None else found
-    kept, left_out = fitting(found, engine, recipe.tasks.hint, recipe.tasks.max_prompt_tokens)
+    agent = agent_of(recipe.agent)
+    kept, left_out = fitting(found, engine, recipe.tasks.hint, recipe.tasks.max_prompt_tokens, agent)
     if not kept:
         raise BadInput(
             f"all {left_out} training tasks have prompts of more than {recipe.tasks.max_prompt_tokens} tokens",
@@ -122,12 +123,12 @@ def agent_of(section: AgentSection | None) -> Agent | None:
     if section is None:
         return None
     if section.name == "repair-loop":
-        return RepairLoop(section.max_turns, section.undo, section.max_feedback_characters)
+        return RepairLoop(section.most_turns, section.undo, section.max_feedback_characters)
     from code_repair_rl.rollouts.jailed_agent import JailedAgent
 
     return JailedAgent(
         program_named(section.name),
-        max_turns=section.max_turns,
+        max_turns=section.most_turns,
         deadline_seconds=section.deadline_seconds,
         context_tokens=section.context_tokens,
         concurrency=section.at_once,

@@ -174,8 +174,8 @@ class AgentSection(Section):
     name: str = Field(default="repair-loop", pattern=r"^(repair-loop|mini-swe-agent|nano-agent|[\w.]+:\w+)$")
     """`repair-loop`: edit, run the visible tests, read the failure, edit again. `mini-swe-agent`, `nano-agent`: these
     programs, in a jail. `module:Class`: an adapter of your own for another program."""
-    max_turns: int = Field(default=3, ge=1)
-    """Answers per attempt at most; each may have `max_new_tokens`."""
+    max_turns: int = Field(default=0, ge=0)
+    """Answers per attempt at most; each may have `max_new_tokens`. 0: 3 of the repair-loop, 30 of a program."""
     undo: bool = True
     """`repair-loop`: whether a failed edit is undone, so that each answer edits the task's own files; false lets
     answers build on one another."""
@@ -187,6 +187,11 @@ class AgentSection(Section):
     """Programs: the longest conversation, where that is less than the model's context."""
     at_once: int = Field(default=8, ge=1)
     """Programs: attempts at the same time."""
+
+    @property
+    def most_turns(self) -> int:
+        """`max_turns`, or its default."""
+        return self.max_turns or (3 if self.name == "repair-loop" else 30)
 
 
 class LaunchSection(Section):

@@ -28,6 +28,12 @@ class Agent(Protocol):
         """Answers per attempt at most."""
         ...
 
+    @property
+    def words_its_prompt(self) -> bool:
+        """Whether what the model is asked first is the agent's own, and not the task's prompt with its files: then the
+        length of the task's prompt says nothing."""
+        ...
+
     def attempt(
         self,
         engine: Engine,

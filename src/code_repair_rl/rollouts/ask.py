@@ -44,9 +44,11 @@ def prompt_text(conversation: Iterable[Mapping[str, Any]]) -> str:
 
 
 def fitting(
-    tasks: Sequence[Task], engine: Engine, hint: HintLevel | str, max_prompt_tokens: int
+    tasks: Sequence[Task], engine: Engine, hint: HintLevel | str, max_prompt_tokens: int, agent: Agent | None
 ) -> tuple[list[Task], int]:
-    """The tasks whose prompts fit into the budget, and how many were left out."""
+    """The tasks whose prompts fit into the budget, and how many were left out; all, where the agent words its own."""
+    if agent is not None and agent.words_its_prompt:
+        return list(tasks), 0
     kept = [task for task in tasks if len(engine.encode(messages(task, hint))) <= max_prompt_tokens]
     return kept, len(tasks) - len(kept)
 

@@ -65,6 +65,11 @@ class JailedAgent:
         context = f", context {self.context_tokens}" if self.context_tokens else ""
         return f"{self.program.name} ({self.max_turns} turns, {self.deadline_seconds:g} s{context})"
 
+    @property
+    def words_its_prompt(self) -> bool:
+        """See `Agent.words_its_prompt`; what does not fit into the context ends the attempt."""
+        return True
+
     def attempt(
         self,
         engine: Engine,

@@ -1,7 +1,7 @@
 """Rejection sampling, first half: many attempts at each task, graded and kept, in a run directory like any other.
 
 The second half, choosing among them, is `curate`. An interruption costs at most one batch: what is on disk is read
-back, and only what had no verdict is graded again.
+back, what had no verdict is graded again, and only attempts that our own machinery lost are made again.
 """
 
 from __future__ import annotations
@@ -11,15 +11,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from code_repair_rl.rollouts.again import another_chance, require_a_verdict
 from code_repair_rl.rollouts.agent import Agent
-from code_repair_rl.rollouts.ask import ask, derived_seed, prompt_text, row_of, verdict_columns
+from code_repair_rl.rollouts.ask import Answer, ask, derived_seed, prompt_text, row_of
 from code_repair_rl.rollouts.completion import Engine, Sampling
-from code_repair_rl.runs import RolloutRow, RunDir
+from code_repair_rl.runs import RunDir
 from code_repair_rl.tasks import HintLevel, Task
 from code_repair_rl.tasks.prompts import messages
 
 if TYPE_CHECKING:
-    from code_repair_rl.grading import Grader, Verdict
+    from code_repair_rl.grading import Grader
 
 BATCH_TASKS = 16
 """Tasks per batch: what an interruption can cost."""
@@ -66,19 +67,32 @@ def sample_rollouts(
         agent: who attempts them; None asks for single answers.
         batch_tasks: tasks per batch.
         on_batch: told after each batch.
+
+    Raises:
+        MachineryFailed: no attempt of a batch got a verdict.
     """
     held: list[Engine] = []
+
+    def attempt(some: Sequence[Task], count: int, *said: object) -> list[list[Answer]]:
+        """Fresh attempts, under a seed of what was said and asked."""
+        if not held:
+            held.append(engine())
+        seed = derived_seed(sampling.seed, *said, *(task.task_id for task in some))
+        seeded = dataclasses.replace(sampling, seed=seed)
+        return ask(held[0], grader, some, hint=hint, completions_per_task=count, sampling=seeded, agent=agent)
+
     progress = Progress(0, len(tasks), 0, 0, 0, read_back=True)
     recorded = set(run.rollout_steps())
     for number, start in enumerate(range(0, len(tasks), batch_tasks)):
         batch, step = tasks[start : start + batch_tasks], number + 1
         if step in recorded:
-            rows = _judged_again(run, step, batch, grader)
+            found = run.rollouts(step)
+            by_id = {task.task_id: task for task in batch}
+            rows = another_chance(found, by_id, grader, lambda some, count: attempt(some, count, "again"))
+            if rows != found:
+                run.write_rollouts(step, rows)
         else:
-            held = held or [engine()]
-            seed = derived_seed(sampling.seed, "rollout", *(task.task_id for task in batch))
-            seeded = dataclasses.replace(sampling, seed=seed)
-            groups = ask(held[0], grader, batch, hint=hint, completions_per_task=samples, sampling=seeded, agent=agent)
+            groups = attempt(batch, samples, "rollout")
             rows = [
                 row_of(answer, step=step, group=group, sample=sample, hint=hint, prompt=prompt)
                 for group, answers in enumerate(groups)
@@ -86,6 +100,7 @@ def sample_rollouts(
                 for sample, answer in enumerate(answers)
             ]
             run.write_rollouts(step, rows)
+        require_a_verdict(rows, f"{run.path}, step {step}")
         known = [row for row in rows if row.score is not None]
         progress = Progress(
             done=progress.done + len(batch),
@@ -98,22 +113,3 @@ def sample_rollouts(
         if on_batch is not None:
             on_batch(progress)
     return progress
-
-
-def _judged_again(run: RunDir, step: int, batch: Sequence[Task], grader: Grader) -> list[RolloutRow]:
-    """A recorded batch; its rows without a verdict, but with something to judge, get another chance."""
-    rows = run.rollouts(step)
-    by_id = {task.task_id: task for task in batch}
-    places = [number for number, row in enumerate(rows) if row.score is None and row.ending != "infrastructure"]
-    if not places:
-        return rows
-    verdicts = grader.grade_many([(by_id[rows[place].task_id], rows[place].text) for place in places])
-    for place, verdict in zip(places, verdicts, strict=True):
-        rows[place] = with_verdict(rows[place], verdict)
-    run.write_rollouts(step, rows)
-    return rows
-
-
-def with_verdict(row: RolloutRow, verdict: Verdict) -> RolloutRow:
-    """The same answer under another verdict; everything sampled stays as it is."""
-    return dataclasses.replace(row, **verdict_columns(verdict))

@@ -61,6 +61,11 @@ class RepairLoop:
         kept = "" if self.undo else ", edits kept"
         return f"repair-loop ({self.max_turns} turns{kept}, feedback {self.max_feedback_characters})"
 
+    @property
+    def words_its_prompt(self) -> bool:
+        """See `Agent.words_its_prompt`."""
+        return False
+
     def attempt(
         self,
         engine: Engine,

@@ -15,6 +15,7 @@ from code_repair_rl.grading import Grader
 from code_repair_rl.recipes import GrpoSection
 from code_repair_rl.rewards import Reward
 from code_repair_rl.rollouts import Engine, Sampling
+from code_repair_rl.rollouts.again import require_a_verdict
 from code_repair_rl.rollouts.agent import Agent
 from code_repair_rl.rollouts.agent_metrics import agent_metrics, attempt_terms
 from code_repair_rl.rollouts.ask import Answer, ask, derived_seed, prompt_text, row_of
@@ -51,6 +52,7 @@ class Collector:
 
         Raises:
             BadInput: recorded rollouts of this step belong to other tasks.
+            MachineryFailed: no attempt of the step got a verdict.
         """
         recorded = self.run.rollouts(step) if step in self.run.rollout_steps() else None
         groups: list[Group] = []
@@ -68,6 +70,7 @@ class Collector:
             wanted = min(silent, budget)
             budget -= wanted
         groups = with_advantages(groups, self.settings)
+        require_a_verdict([row for group in groups for row in group], f"step {step}")
         if not recorded:
             self.listener.on_rollouts(step, [row for group in groups for row in group])
         return groups
