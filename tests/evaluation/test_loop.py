@@ -9,13 +9,13 @@ import pytest
 
 from code_repair_rl.errors import BadInput
 from code_repair_rl.evaluation import EvalResult, Progress, by_difficulty, difficulties, evaluate, summary
-from code_repair_rl.evaluation.loop import changed_lines
+from code_repair_rl.evaluation.loop import changed_lines, sample_result
 from code_repair_rl.grading import Grader, Outcome, Verdict
 from code_repair_rl.rollouts import Completion, Sampling
 from code_repair_rl.rollouts.repair_loop import RepairLoop
 from code_repair_rl.rollouts.scripted import ScriptedEngine
-from code_repair_rl.runs import read_rows
-from code_repair_rl.tasks import Task
+from code_repair_rl.runs import RolloutRow, TestRecord, read_rows
+from code_repair_rl.tasks import Kind, Origin, RepositoryTests, Split, Task
 from tests.evaluation.tasks_for_tests import oracle_answer, task, wrong_answer
 
 TASKS = [task(number, problem=f"p{number // 2}") for number in range(6)]
@@ -226,3 +226,36 @@ def test_an_agents_attempts_are_counted_by_their_turns(grader: Grader, tmp_path:
     assert EvalResult.from_json(result.to_json(), where="") == result
     with pytest.raises(BadInput, match="agent"):
         run(ScriptedEngine(answer), grader, tmp_path / "samples", agent=RepairLoop(max_turns=2))
+
+
+def _repository_row(outcome: str, statuses: dict[str, str]) -> RolloutRow:
+    return RolloutRow(
+        step=0, task_id="t", problem="p", split="test", group=0, sample=0, hint="none", prompt="", prompt_ids=(),
+        token_ids=(1,), logprobs=(-1.0,), text="", finish_reason="stop", outcome=outcome, passed=outcome == "passed",
+        score=0.0, tests=tuple(TestRecord(name=name, status=status) for name, status in statuses.items()),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("outcome", "statuses", "held"),
+    [
+        ("passed", {"t.py::named": "passed", "t.py::hidden": "passed", "t.py::old": "passed"}, True),
+        ("failed", {"t.py::named": "passed", "t.py::hidden": "failed", "t.py::old": "passed"}, True),
+        ("failed", {"t.py::named": "failed", "t.py::hidden": "failed", "t.py::old": "passed"}, False),
+        ("failed", {"t.py::named": "passed", "t.py::hidden": "passed", "t.py::old": "failed"}, False),
+        ("crashed", {}, False),
+        ("syntax-error", {}, False),
+        ("edit-rejected", {}, False),
+    ],
+)
+def test_an_answer_to_a_repository_task_holds_up_by_the_tests_that_an_agent_sees(
+    outcome: str, statuses: dict[str, str], held: bool
+) -> None:
+    tests = RepositoryTests(fail_to_pass=("t.py::named", "t.py::hidden"), pass_to_pass=("t.py::old",))
+    task = Task(
+        task_id="t", kind=Kind.REPAIR, files={"a.py": "x = 1\n"}, description="t.py::named fails", tests=tests,
+        oracle={"a.py": "x = 2\n"}, split=Split.TEST, problem="p", origin=Origin(source="tests"), licence="MIT",
+    )  # fmt: skip
+    assert sample_result(task, _repository_row(outcome, statuses)).holds_up is held
+    blind = task.model_copy(update={"description": "it fails"})  # nothing tells whether a repair worked
+    assert sample_result(blind, _repository_row("failed", statuses)).holds_up is True

@@ -53,7 +53,7 @@ def at_equal_tokens(agent: EvalResult, single: EvalResult) -> EqualTokens:
     if not tasks:
         raise BadInput("no task has a verdict on both sides", where=f"{agent.name}, {single.name}")
     agent_tokens = _mean([_mean([sample.tokens for sample in one]) for _, one, _ in tasks])
-    most = min(len(other) for _, _, other in tasks)
+    most = max(len(other) for _, _, other in tasks)
     costs = [0.0, *(_mean([_tokens(other, m) for _, _, other in tasks]) for m in range(1, most + 1))]
     lower, share = _limit(costs, agent_tokens)
     mixture = [(m, weight) for m, weight in ((lower, 1.0 - share), (lower + 1, share)) if weight > 0]
@@ -93,7 +93,8 @@ def _limit(costs: Sequence[float], budget: float) -> tuple[int, float]:
 
 
 def _passes(samples: Sequence[SampleResult], m: int) -> float:
-    """The chance that the first answer that holds up is among `m`, and passes."""
+    """The chance that the first answer that holds up is among `m` (or all there are), and passes."""
+    m = min(m, len(samples))
     held = sum(bool(sample.holds_up) for sample in samples)
     if m == 0 or held == 0:
         return 0.0
@@ -101,7 +102,7 @@ def _passes(samples: Sequence[SampleResult], m: int) -> float:
 
 
 def _any_passes(samples: Sequence[SampleResult], m: int) -> float:
-    return _any(len(samples), sum(sample.passed for sample in samples), m)
+    return _any(len(samples), sum(sample.passed for sample in samples), min(m, len(samples)))
 
 
 def _any(n: int, wanted: int, m: int) -> float:
@@ -112,6 +113,7 @@ def _any(n: int, wanted: int, m: int) -> float:
 def _tokens(samples: Sequence[SampleResult], m: int) -> float:
     """Tokens that at most `m` answers cost, on average over all orders."""
     n, held = len(samples), sum(bool(sample.holds_up) for sample in samples)
+    m = min(m, n)
 
     def looked_at(sample: SampleResult) -> float:
         others_held = held - bool(sample.holds_up)
@@ -133,9 +135,13 @@ def _require(agent: EvalResult, single: EvalResult) -> None:
         raise BadInput(
             "an agent's evaluation is compared with one of single answers", where=f"{agent.name}, {single.name}"
         )
-    if agent.tasks_sha256 != single.tasks_sha256 or agent.temperature != single.temperature:
+    differing = [
+        name for name in ("tasks_sha256", "temperature", "hint") if getattr(agent, name) != getattr(single, name)
+    ]
+    if differing:
         raise BadInput(
-            f"{agent.name} and {single.name} were not asked the same", mend="use the same tasks and temperature"
+            f"{agent.name} and {single.name} were not asked the same: they differ in {', '.join(differing)}",
+            mend="use the same tasks, temperature and hint",
         )
     if any(sample.holds_up is None for task in single.tasks for sample in task.samples):
         raise BadInput(

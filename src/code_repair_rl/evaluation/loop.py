@@ -16,6 +16,7 @@ from code_repair_rl.edits import changed_tokens, holds_an_edit
 from code_repair_rl.errors import BadInput
 from code_repair_rl.evaluation.result import EvalResult, SampleResult, TaskResult, tasks_digest
 from code_repair_rl.grading import GRADER_VERSION, Outcome, TestStatus
+from code_repair_rl.grading.visible import has_visible_tests, visible_names
 from code_repair_rl.home import write_atomically
 from code_repair_rl.rollouts.again import another_chance, require_a_verdict
 from code_repair_rl.rollouts.agent import Agent
@@ -170,13 +171,19 @@ def sample_result(task: Task, row: RolloutRow) -> SampleResult:
         right_place=_right_place(task, row.files_after),
         edit_precision=edit_precision(task, row.files_after),
         turns=len(answers_of(row)),
-        holds_up=_holds_up(row),
+        holds_up=_holds_up(task, row),
     )
 
 
-def _holds_up(row: RolloutRow) -> bool:
-    changed = row.outcome not in (Outcome.EDIT_REJECTED, Outcome.UNCHANGED, Outcome.NO_VERDICT)
-    return changed and all(test.status == TestStatus.PASSED for test in row.tests if test.visible)
+def _holds_up(task: Task, row: RolloutRow) -> bool:
+    """Whether an answer holds up by what an agent may see: it changes the code, and the visible tests pass."""
+    if row.outcome in (Outcome.EDIT_REJECTED, Outcome.UNCHANGED, Outcome.NO_VERDICT, Outcome.SYNTAX_ERROR):
+        return False
+    names = visible_names(task)
+    seen = [test.status for test in row.tests if test.visible or test.name in names]
+    if not seen:
+        return not has_visible_tests(task)
+    return all(status == TestStatus.PASSED for status in seen)
 
 
 def edit_precision(task: Task, after: Mapping[str, str]) -> float | None:

@@ -23,3 +23,16 @@ def visible_only(task: Task) -> Task | None:
             return None
         return task.model_copy(update={"tests": task.tests.model_copy(update={"fail_to_pass": named})})
     return None
+
+
+def has_visible_tests(task: Task) -> bool:
+    """Whether there is a test that may be shown."""
+    return visible_only(task) is not None
+
+
+def visible_names(task: Task) -> frozenset[str]:
+    """The repository tests of a task that may be shown; empty for other tests, whose results say it themselves."""
+    shown = visible_only(task)
+    if shown is None or not isinstance(shown.tests, RepositoryTests):
+        return frozenset()
+    return frozenset((*shown.tests.fail_to_pass, *shown.tests.pass_to_pass))
