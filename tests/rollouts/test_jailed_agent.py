@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 
 from code_repair_rl.errors import BadInput
 from code_repair_rl.grading import Grader, Outcome
+from code_repair_rl.grading.repository import packages
 from code_repair_rl.rollouts import Sampling
 from code_repair_rl.rollouts.agent_programs import PROGRAMS, AgentProgram, Endpoint, Launch, program_named, python_for
 from code_repair_rl.rollouts.ask import Answer, ask, row_of
@@ -248,9 +250,78 @@ def test_an_agent_that_is_not_installed_is_named_with_the_mend(tmp_path: Path) -
         python_for(PROGRAMS["nano-agent"], tmp_path)
 
 
-def test_adapters_are_named_as_module_and_class() -> None:
+def test_adapters_are_named_as_module_and_class(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "this_raises.py").write_text("raise RuntimeError('at import')\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
     found = program_named("code_repair_rl.rollouts.agent_programs:NanoAgent")
     assert found == PROGRAMS["nano-agent"] == program_named("nano-agent")
-    for name in ("no_such_module:Agent", "json:NoAgent", "unknown"):
+    for name in ("no_such_module:Agent", "json:NoAgent", "json:JSONDecoder", "this_raises:A", "unknown"):
         with pytest.raises(BadInput, match="there is no agent"):
             program_named(name)
+
+
+def test_an_installed_copy_of_what_is_to_be_repaired_cannot_be_read(
+    grader: Grader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installed = tmp_path / "site-packages"
+    (installed / "shop").mkdir(parents=True)
+    (installed / "shop" / "cart.py").write_text(GOOD)
+    (installed / "other.py").write_text("here = 1\n")
+    monkeypatch.setattr("code_repair_rl.rollouts.jailed_agent.packages", lambda: (*packages(), str(installed)))
+    cheat = f"cp {installed}/shop/cart.py shop/; cat {installed}/other.py > note.txt; ls {installed}/shop >> note.txt"
+    (one,) = attempted(grader, [run(cheat), run("true")])
+    assert episode_of(one).files_after["note.txt"] == "here = 1\n"
+    assert episode_of(one).files_after["shop/cart.py"] == FILES["shop/cart.py"]
+    assert one.verdict.score == 0.0
+
+
+@pytest.mark.parametrize(
+    "beside",
+    ["ln -s cart.py shop/cart_link.py", "ln shop/__init__.py shop/again.py", "seq 3000000 > log.txt"],
+)
+def test_what_cannot_be_read_back_beside_a_repair_costs_it_nothing(grader: Grader, beside: str) -> None:
+    (one,) = attempted(grader, [run(f"{FIX}; {beside}"), run("true")])
+    assert one.verdict.score == 1.0
+    assert "left out" in episode_of(one).evidence
+
+
+def test_a_file_that_became_a_link_counts_as_it_was(grader: Grader) -> None:
+    (one,) = attempted(grader, [run(f"{FIX}; mv shop/cart.py c.py; ln -s ../c.py shop/cart.py"), run("true")])
+    assert "shop/cart.py could not be read back" in episode_of(one).evidence
+    assert episode_of(one).files_after["shop/cart.py"] == FILES["shop/cart.py"]
+
+
+def test_an_interrupt_ends_the_jails_too(grader: Grader) -> None:
+    class Interrupted(ScriptedEngine):
+        def generate_each(self, *asked: Any, **more: Any) -> Any:
+            raise KeyboardInterrupt
+
+    ask_and_hang = (
+        "import json, os, time, urllib.request\n"
+        "body = json.dumps({'model': 'policy', 'messages': [{'role': 'user', 'content': 'x'}]}).encode()\n"
+        "headers = {'Authorization': 'Bearer ' + os.environ['KEY']}\n"
+        "try: urllib.request.urlopen(urllib.request.Request(os.environ['URL'] + '/chat/completions', body, headers))\n"
+        "except Exception: time.sleep(60)\n"
+    )
+    program = Program("python", "-I", "-c", ask_and_hang)
+    agent = JailedAgent(program, deadline_seconds=60.0)
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        ask(
+            Interrupted(["x"]), grader, [task()], hint="none", completions_per_task=2,
+            sampling=Sampling(max_new_tokens=50), agent=agent,
+        )  # fmt: skip
+    assert time.monotonic() - began < 30
+    assert not leftovers()
+
+
+def test_a_mistake_of_an_adapter_is_our_fault_and_stops_no_other(grader: Grader) -> None:
+    class Wrong:
+        name, python_module = "wrong", None
+
+        def launch(self, task: str, endpoint: Endpoint, python: str) -> Launch:
+            raise ValueError("no such option")
+
+    (one,) = attempted(grader, ["x"], program=Wrong())
+    assert (episode_of(one).ending, one.verdict.outcome) == (Ending.INFRASTRUCTURE, Outcome.NO_VERDICT)
+    assert "no such option" in episode_of(one).evidence

@@ -13,7 +13,7 @@ _NEVER = ("conftest.py", "sitecustomize.py", "usercustomize.py", "*.pth", "pytes
 """File names, in any folder, that change how pytest or the interpreter itself behaves."""
 _CONFIGURATION = ("tox.ini", "setup.cfg", "pyproject.toml")
 """May hold pytest's options, but are edited for honest reasons too: the answer's version is not used."""
-_RUNNER = frozenset({"pytest", "_pytest", "py", "pluggy", "iniconfig", "packaging", "pygments", "code_repair_rl"})
+RUNNER = frozenset({"pytest", "_pytest", "py", "pluggy", "iniconfig", "packaging", "pygments", "code_repair_rl"})
 """Modules that the tests are run by."""
 
 
@@ -64,7 +64,7 @@ def shadows(path: str, tests: RepositoryTests) -> bool:
         if str(base) == "." or place.is_relative_to(base):
             first = (place if str(base) == "." else place.relative_to(base)).parts[0]
             name = first.removesuffix(".py").partition(".")[0]
-            if name in _RUNNER or name in sys.stdlib_module_names:
+            if name in RUNNER or name in sys.stdlib_module_names:
                 return True
     return False
 

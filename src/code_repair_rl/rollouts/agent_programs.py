@@ -134,7 +134,9 @@ def program_named(name: str) -> AgentProgram:
     module, _, attribute = name.partition(":")
     try:
         made: AgentProgram = getattr(importlib.import_module(module), attribute)()
-    except (ImportError, AttributeError, TypeError, ValueError) as error:
+        if not (isinstance(made.name, str) and hasattr(made, "python_module") and callable(made.launch)):
+            raise TypeError("it has no name, python_module and launch")
+    except Exception as error:  # importing a module runs it
         raise BadInput(
             f"there is no agent {name!r} ({error})",
             where="agent.name",

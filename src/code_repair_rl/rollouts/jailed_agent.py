@@ -7,6 +7,7 @@ offers it on the jail's own loopback. Whatever it leaves in the work copy when i
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -14,12 +15,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files as package_files
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from threading import Event
 from typing import TYPE_CHECKING
 
 from code_repair_rl.edits import EditError, diff
 from code_repair_rl.errors import CrrlError, MachineryFailed
-from code_repair_rl.grading.policy import graded_tree
+from code_repair_rl.grading.policy import RUNNER, graded_tree
 from code_repair_rl.grading.repository import packages
 from code_repair_rl.rollouts.agent_programs import AgentProgram, Endpoint, environment_of, python_for
 from code_repair_rl.rollouts.ask import derived_seed
@@ -33,13 +35,30 @@ from code_repair_rl.tasks import HintLevel, RepositoryTests, Task
 if TYPE_CHECKING:
     from code_repair_rl.grading import Grader
 
+_log = logging.getLogger(__name__)
+
 _WORK = "work"
 _SOCKET = "/gateway/gateway.sock"
 _PORT = 8000
 """On the jail's own loopback, where nobody else is."""
 _DISK_BYTES = 512 * MIB
+_COLLECT_SECONDS = 30.0
+"""Many attempts that reach their deadline together are read back together."""
+_MOST_NOTES = 20
+_MOST_NEW_BYTES = MIB
+"""A new file that is larger is nobody's source code."""
 _EVIDENCE_CHARACTERS = 2000
 _LEFT_OUT = (".git/", ".pytest_cache/", ".hypothesis/", ".mypy_cache/", ".ruff_cache/")
+
+
+@dataclass(frozen=True, slots=True)
+class _Jail:
+    """What all attempts of a call share."""
+
+    sandbox: Sandbox
+    python: str
+    stop: Event
+    """Ends all of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,23 +102,21 @@ class JailedAgent:
     ) -> list[list[Episode]]:
         """See `Agent.attempt`; the engine samples on the calling thread."""
         on_phase("sample")
-        sandbox = select_backend(self.backend)
-        python = python_for(self.program, self.environment)
+        jail = _Jail(select_backend(self.backend), python_for(self.program, self.environment), Event())
         _require_git()
         with (
             Gateway(engine, sampling=sampling) as gateway,
             ThreadPoolExecutor(self.concurrency, thread_name_prefix="crrl-agent") as pool,
         ):
             work = [
-                pool.submit(
-                    self._episode, gateway, sandbox, python, task, hint, derived_seed(sampling.seed, place, number)
-                )
+                pool.submit(self._episode, gateway, jail, task, hint, derived_seed(sampling.seed, place, number))
                 for place, task in enumerate(tasks)
                 for number in range(attempts_per_task)
             ]
             try:
                 gateway.serve_while(work)
             except BaseException:
+                jail.stop.set()  # who waits for the pool waits for the jails
                 for one in work:
                     one.cancel()
                 gateway.close()
@@ -107,28 +124,33 @@ class JailedAgent:
             found = [one.result() for one in work]
         return [found[at : at + attempts_per_task] for at in range(0, len(found), attempts_per_task)]
 
-    def _episode(
-        self, gateway: Gateway, sandbox: Sandbox, python: str, task: Task, hint: HintLevel | str, seed: int
-    ) -> Episode:
+    def _episode(self, gateway: Gateway, jail: _Jail, task: Task, hint: HintLevel | str, seed: int) -> Episode:
+        """One attempt; whatever fails, an adapter's mistake too, stops no other."""
+        try:
+            return self._attempted(gateway, jail, task, hint, seed)
+        except Exception as error:
+            _log.exception("an attempt failed")
+            evidence = f"{type(error).__name__}: {error}"
+            return Episode(task_id=task.task_id, turns=(), ending=Ending.INFRASTRUCTURE, evidence=evidence)
+
+    def _attempted(self, gateway: Gateway, jail: _Jail, task: Task, hint: HintLevel | str, seed: int) -> Episode:
         """One attempt; where the jail itself failed before the model was asked anything, one more."""
         for last in (False, True):
             began = time.monotonic()
             session = gateway.open_session(seed=seed, limits=SessionLimits(self.max_turns, self.context_tokens))
             try:
-                result = sandbox.run(self._job(gateway, session, sandbox, python, task, hint))
+                result = jail.sandbox.run(self._job(gateway, session, jail, task, hint), stop=jail.stop)
             except (CrrlError, OSError) as error:
                 result = JobResult(-1, b"", b"", 0.0, Cause.INFRASTRUCTURE, error=str(error))
             finally:
                 gateway.close_session(session, "the agent has ended")
-            if result.cause is not Cause.INFRASTRUCTURE or session.requests or last:
+            if result.cause is not Cause.INFRASTRUCTURE or session.requests or last or jail.stop.is_set():
                 break
         return _episode_of(task, session, result, time.monotonic() - began)
 
-    def _job(
-        self, gateway: Gateway, session: Session, sandbox: Sandbox, python: str, task: Task, hint: HintLevel | str
-    ) -> Job:
+    def _job(self, gateway: Gateway, session: Session, jail: _Jail, task: Task, hint: HintLevel | str) -> Job:
         # Without a network of its own a jail has this port for itself; without a jail the gateway is reached directly.
-        isolated = sandbox.name != "unsafe_local"
+        isolated = jail.sandbox.name != "unsafe_local"
         endpoint = Endpoint(
             base_url=f"http://127.0.0.1:{_PORT}{path_of(session)}" if isolated else gateway.base_url(session),
             api_key=gateway.token,
@@ -136,7 +158,7 @@ class JailedAgent:
             deadline_seconds=self.deadline_seconds,
             context_tokens=session.context_tokens,
         )
-        launch = self.program.launch(instructions(task, hint), endpoint, python)
+        launch = self.program.launch(instructions(task, hint), endpoint, jail.python)
         told = {
             "argv": launch.argv,
             "environment": dict(launch.environment),
@@ -149,12 +171,15 @@ class JailedAgent:
             files={f"{_WORK}/{path}": text for path, text in task.files.items()},
             stdin=json.dumps(told),
             read_only={
-                **({_SOCKET: str(gateway.socket_path)} if isolated else {}),
-                **{folder: folder for folder in environment_of(python)},
+                **{folder: folder for folder in environment_of(jail.python)},
+                **(
+                    {_SOCKET: str(gateway.socket_path), **_hidden(task, gateway.socket_path.parent)} if isolated else {}
+                ),
             },
             python_path=packages(),
             collect=(_WORK,),
             collect_bytes=_DISK_BYTES,
+            collect_seconds=_COLLECT_SECONDS,
             limits=Limits(
                 wall_seconds=self.deadline_seconds,
                 cpu_seconds=max(1, int(self.deadline_seconds)),
@@ -198,7 +223,7 @@ def _episode_of(task: Task, session: Session, result: JobResult, wall_seconds: f
     after: Mapping[str, str] = {}
     patch = ""
     if ending is not Ending.INFRASTRUCTURE:
-        after, unreadable = _work_copy(result.files)
+        after, unreadable = _work_copy(task, result)
         if result.cause is not Cause.FINISHED and not result.files:  # killed from outside: nobody could read it back
             after, unreadable = dict(task.files), ["the work copy was lost"]
         patch, notes = _patch(task, after)
@@ -220,6 +245,36 @@ def _episode_of(task: Task, session: Session, result: JobResult, wall_seconds: f
         wall_seconds=wall_seconds,
         evidence=evidence[-_EVIDENCE_CHARACTERS:],
     )
+
+
+def _hidden(task: Task, folder: Path) -> dict[str, str]:
+    """Mounts that cover installed copies of what the task is about: the answer could be read there.
+
+    Args:
+        task: whose modules they are.
+        folder: where the nothing that covers them is made.
+    """
+    (folder / "nothing").mkdir(exist_ok=True)
+    (folder / "nothing.py").touch()
+    covers: dict[str, str] = {}
+    for name in _modules(task):
+        for folder_of_packages in map(Path, packages()):
+            if (folder_of_packages / name).is_dir():
+                covers[str(folder_of_packages / name)] = str(folder / "nothing")
+            if (folder_of_packages / f"{name}.py").is_file():
+                covers[str(folder_of_packages / f"{name}.py")] = str(folder / "nothing.py")
+    return covers
+
+
+def _modules(task: Task) -> set[str]:
+    """The top-level modules that the task's files make up, but those that the tests are run by."""
+    roots = task.tests.source_roots if isinstance(task.tests, RepositoryTests) else ()
+    found: set[str] = set()
+    for path in map(PurePosixPath, task.files):
+        for root in {".", *roots}:
+            if path.suffix == ".py" and path.is_relative_to(root):
+                found.add(path.relative_to(root).parts[0].removesuffix(".py"))
+    return found - RUNNER
 
 
 def _opening(messages: Sequence[ChatMessage], answers: int) -> tuple[ChatMessage, ...]:
@@ -250,19 +305,29 @@ def _ending(session: Session, result: JobResult, *, answered: bool) -> tuple[End
     return Ending.FINISHED, said
 
 
-def _work_copy(collected: Mapping[str, bytes]) -> tuple[dict[str, str], list[str]]:
-    """The text files that are there, and which could not be read as text."""
+def _work_copy(task: Task, result: JobResult) -> tuple[dict[str, str], list[str]]:
+    """The text files that are there, and which were left out.
+
+    A file of the task that is there, but cannot be read back as text (it became a link, or bytes), counts as it was.
+    """
     found: dict[str, str] = {}
-    unreadable: list[str] = []
-    for place, content in collected.items():
+    unreadable = {place.removeprefix(f"{_WORK}/"): "could not be read back" for place in result.left_out}
+    for place, content in result.files.items():
         path = place.removeprefix(f"{_WORK}/")
         if path.startswith(_LEFT_OUT) or "__pycache__/" in path or path.endswith((".pyc", ".pyo")):
+            continue
+        if path not in task.files and len(content) > _MOST_NEW_BYTES:
+            unreadable[path] = f"is new and has {len(content):,} bytes"
             continue
         try:
             found[path] = content.decode()
         except UnicodeDecodeError:
-            unreadable.append(f"{path} is not text and was left out")
-    return found, unreadable
+            unreadable[path] = "is not text"
+    for path, text in task.files.items():
+        above = (path, *map(str, PurePosixPath(path).parents))
+        if path not in found and any(place in unreadable for place in above):
+            found[path] = text
+    return found, [f"{path} {why}, and was left out" for path, why in unreadable.items()][:_MOST_NOTES]
 
 
 def _patch(task: Task, after: Mapping[str, str]) -> tuple[str, tuple[str, ...]]:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Protocol
 from code_repair_rl.sandbox.limits import AGENT_COMMAND, FUNCTION, Limits
 
 if TYPE_CHECKING:
+    from threading import Event
+
     from code_repair_rl.sandbox.session import Session
 
 JOB_FOLDER = "/job"
@@ -60,6 +62,8 @@ class Job:
     """Files or folders read back after the command: regular files only, links are not followed."""
     collect_bytes: int = 16 << 20
     """Most that is read back; files beyond it are left out."""
+    collect_seconds: float = 0.0
+    """Time for reading back, besides the little that every job has."""
     limits: Limits = FUNCTION
 
 
@@ -77,6 +81,9 @@ class JobResult:
     """What `collect` named and was found."""
     modes: Mapping[str, int] = field(default_factory=dict)
     """Permission bits of `files`."""
+    left_out: tuple[str, ...] = ()
+    """What `collect` named and is there, but was not read back: links, files with several names, what is no file,
+    cannot be read or is too large."""
     error: str = ""
     """What went wrong in the sandbox itself, where `cause` is `INFRASTRUCTURE`."""
     isolation: str = ""
@@ -119,8 +126,12 @@ class Sandbox(Protocol):
         """Really run a small job, and say what came of it."""
         ...
 
-    def run(self, job: Job) -> JobResult:
+    def run(self, job: Job, *, stop: Event | None = None) -> JobResult:
         """Run `job` to its end; always returns, exactly one result. Safe to call from several threads.
+
+        Args:
+            job: what to run.
+            stop: once it is set, the job is killed, and its result is `INFRASTRUCTURE`.
 
         Raises:
             BadInput: the job itself is wrong (a path outside its folder, a tree that is not there).

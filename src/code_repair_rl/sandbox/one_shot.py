@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files as package_files
 from pathlib import Path
+from threading import Event
 
 from code_repair_rl.errors import BadInput, CrrlError
 from code_repair_rl.sandbox.command_line import JailLayout, base_environment, interpreter, jail_command, slot_uid
@@ -95,8 +96,12 @@ class OneShot(ABC):
         detail = result.error or result.stderr.decode(errors="replace")[-300:] or result.cause.value
         return Probe(self.name, False, detail.strip(), mend=self._mend(), wall_seconds=seconds)
 
-    def run(self, job: Job) -> JobResult:
+    def run(self, job: Job, *, stop: Event | None = None) -> JobResult:
         """Run `job` to its end; always returns, exactly one result. Safe to call from several threads.
+
+        Args:
+            job: what to run.
+            stop: once it is set, the job is killed, and its result is `INFRASTRUCTURE`.
 
         Raises:
             BadInput: the job itself is wrong (a path outside its folder, a tree that is not there).
@@ -108,9 +113,9 @@ class OneShot(ABC):
             with self._place(job) as place:
                 request = self._request(job, place, entries) + b"".join(contents)
                 return (
-                    self._over_pipes(job, place, request, began)
+                    self._over_pipes(job, place, request, began, stop)
                     if place.pipes
-                    else self._over_standard_streams(job, place, request, began)
+                    else self._over_standard_streams(job, place, request, began, stop)
                 )
         except OSError as error:
             return self._broken(f"{type(error).__name__}: {error}", began)
@@ -134,7 +139,7 @@ class OneShot(ABC):
         )
         return line.encode() + b"\n"
 
-    def _over_pipes(self, job: Job, place: Place, request: bytes, began: float) -> JobResult:
+    def _over_pipes(self, job: Job, place: Place, request: bytes, began: float, stop: Event | None) -> JobResult:
         """The launcher has two pipes of its own, and the command the standard streams."""
         to_launcher, request_end = os.pipe()
         answer_end, from_launcher = os.pipe()
@@ -165,7 +170,7 @@ class OneShot(ABC):
         most = job.limits.output_bytes
         read = {out: most, err: most, answer_end: job.collect_bytes * 2 + _ANSWER_HEAD_BYTES}
         try:
-            seen = self._supervised(process, job, write, read, frozenset((out, err)))
+            seen = self._supervised(process, job, write, read, frozenset((out, err)), stop)
         finally:
             with suppress(OSError):
                 os.close(answer_end)
@@ -173,7 +178,9 @@ class OneShot(ABC):
             process.stderr.close()
         return self._result(job, seen, seen.read[answer_end], seen.read[out], seen.read[err], process, began)
 
-    def _over_standard_streams(self, job: Job, place: Place, request: bytes, began: float) -> JobResult:
+    def _over_standard_streams(
+        self, job: Job, place: Place, request: bytes, began: float, stop: Event | None
+    ) -> JobResult:
         """The launcher has the standard streams, and tells at the end what the command wrote."""
         process = subprocess.Popen(
             [*place.command, place.interpreter, *_PYTHON_FLAGS, "-c", launcher_source(), "0", "1"],
@@ -189,7 +196,7 @@ class OneShot(ABC):
         process.stdin.close()
         most = job.collect_bytes * 2 + job.limits.output_bytes * 2 + _ANSWER_HEAD_BYTES
         try:
-            seen = self._supervised(process, job, write, {out: most, err: 1 << 16}, frozenset())
+            seen = self._supervised(process, job, write, {out: most, err: 1 << 16}, frozenset(), stop)
         finally:
             process.stdout.close()
             process.stderr.close()
@@ -202,6 +209,7 @@ class OneShot(ABC):
         write: dict[int, bytes],
         read: dict[int, int],
         output: frozenset[int],
+        stop: Event | None,
     ) -> Supervised:
         try:
             seen = supervise(
@@ -210,8 +218,9 @@ class OneShot(ABC):
                 read=read,
                 output=output,
                 output_bytes=job.limits.output_bytes,
-                wall_seconds=job.limits.wall_seconds + self.grace_seconds,
+                wall_seconds=job.limits.wall_seconds + self.grace_seconds + job.collect_seconds,
                 memory_bytes=job.limits.memory_bytes,
+                stop=stop,
             )
         except BaseException:
             end(process)
@@ -232,6 +241,8 @@ class OneShot(ABC):
     ) -> JobResult:
         stdout, stderr = bytes(out), bytes(err)
         wall_seconds = time.monotonic() - began
+        if seen.cause is Cause.INFRASTRUCTURE:
+            return self._broken("it was stopped", began, stdout, stderr)
         if seen.cause is not None:
             return JobResult(137, stdout, stderr, wall_seconds, seen.cause, isolation=self.isolation)
         try:
@@ -254,7 +265,10 @@ class OneShot(ABC):
             stdout, stderr = rest[:size], rest[size:]
             if len(rest) > job.limits.output_bytes and cause is Cause.FINISHED:
                 stdout, stderr, cause, code = stdout[: job.limits.output_bytes], b"", Cause.OUTPUT_LIMIT, 137
-        return JobResult(code, stdout, stderr, wall_seconds, cause, read_back, modes, isolation=self.isolation)
+        left_out = tuple(head["left_out"])
+        return JobResult(
+            code, stdout, stderr, wall_seconds, cause, read_back, modes, left_out, isolation=self.isolation
+        )
 
     def _broken(self, error: str, began: float, stdout: bytes = b"", stderr: bytes = b"") -> JobResult:
         seconds = time.monotonic() - began

@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from threading import Event
 
 import psutil
 
@@ -38,6 +39,7 @@ def supervise(
     output_bytes: int,
     wall_seconds: float,
     memory_bytes: int,
+    stop: Event | None = None,
 ) -> Supervised:
     """Feed and read `process` until all its readable descriptors are closed or a limit is met; kill it then.
 
@@ -49,6 +51,7 @@ def supervise(
         output_bytes: what the process may write to `output` together.
         wall_seconds: until it is killed.
         memory_bytes: resident memory of its whole tree.
+        stop: once it is set, the process is killed.
     """
     done = Supervised({descriptor: bytearray() for descriptor in read})
     deadline = time.monotonic() + wall_seconds
@@ -69,6 +72,9 @@ def supervise(
                 done.cause = Cause.TIMEOUT
                 break
             if now >= next_look:
+                if stop is not None and stop.is_set():
+                    done.cause = Cause.INFRASTRUCTURE
+                    break
                 if tree_memory_bytes(process.pid) > memory_bytes:
                     done.cause = Cause.OUT_OF_MEMORY
                     break

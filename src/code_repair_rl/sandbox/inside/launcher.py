@@ -22,6 +22,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+_MOST_LEFT_OUT = 10_000
 _REQUEST, _ANSWER = int(sys.argv[1]), int(sys.argv[2])
 
 
@@ -44,11 +45,12 @@ def main() -> None:
     except OSError as error:
         _answer({"launch_error": str(error)}, [])
         return
-    names, modes, contents = _collect(root, job["collect"], job["collect_bytes"])
+    names, modes, contents, left_out = _collect(root, job["collect"], job["collect_bytes"])
     files = [[name, len(data), mode] for name, data, mode in zip(names, contents, modes, strict=True)]
     written = [_written(descriptor, job["output_bytes"] + 1) for descriptor in captured[1:]]
     sizes = [len(data) for data in written]
-    _answer({"status": status, "files": files, "captured": sizes}, [*contents, *written])
+    head = {"status": status, "files": files, "left_out": left_out, "captured": sizes}
+    _answer(head, [*contents, *written])
 
 
 def _capture(stdin: bytes) -> list[int]:
@@ -159,8 +161,10 @@ def _others() -> bool:
     return any(name.isdigit() and name not in known for name in os.listdir("/proc"))
 
 
-def _collect(root: str, wanted: list[str], most_bytes: int) -> tuple[list[str], list[int], list[bytes]]:
+def _collect(root: str, wanted: list[str], most_bytes: int) -> tuple[list[str], list[int], list[bytes], list[str]]:
+    """Names, modes and contents of the files that can be read back, and the names of what is there but cannot."""
     names: list[str] = []
+    left_out: list[str] = []
     modes: list[int] = []
     contents: list[bytes] = []
     left = most_bytes
@@ -168,12 +172,14 @@ def _collect(root: str, wanted: list[str], most_bytes: int) -> tuple[list[str], 
         for name in _walk(root, start):
             found = _read(os.path.join(root, name), left)
             if found is None:
+                if os.path.lexists(os.path.join(root, name)) and len(left_out) < _MOST_LEFT_OUT:
+                    left_out.append(name)
                 continue
             left -= len(found[1])
             names.append(name)
             modes.append(found[0])
             contents.append(found[1])
-    return names, modes, contents
+    return names, modes, contents, left_out
 
 
 def _walk(root: str, start: str) -> list[str]:
@@ -186,6 +192,7 @@ def _walk(root: str, start: str) -> list[str]:
     found = []
     for folder, folders, files in os.walk(top):
         folders.sort()
+        files += [name for name in folders if os.path.islink(os.path.join(folder, name))]
         found += [os.path.relpath(os.path.join(folder, file), root) for file in sorted(files)]
         if len(found) > 100_000:
             break
