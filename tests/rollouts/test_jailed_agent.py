@@ -20,10 +20,13 @@ from code_repair_rl.grading.repository import packages
 from code_repair_rl.rollouts import Sampling
 from code_repair_rl.rollouts.agent_programs import PROGRAMS, AgentProgram, Endpoint, Launch, program_named, python_for
 from code_repair_rl.rollouts.ask import Answer, ask, row_of
+from code_repair_rl.rollouts.curate import Choice, Source, curate
 from code_repair_rl.rollouts.episode import Ending, Episode
 from code_repair_rl.rollouts.jailed_agent import JailedAgent
+from code_repair_rl.rollouts.remote import RemoteEngine
 from code_repair_rl.rollouts.scripted import ScriptedEngine
 from code_repair_rl.tasks import Kind, Origin, RepositoryTests, Split, Task
+from tests.rollouts.chat_server import chat_server, completion
 
 DOCS = Path(__file__).parents[2] / "docs" / "agents.md"
 FILES = {
@@ -325,3 +328,24 @@ def test_a_mistake_of_an_adapter_is_our_fault_and_stops_no_other(grader: Grader)
     (one,) = attempted(grader, ["x"], program=Wrong())
     assert (episode_of(one).ending, one.verdict.outcome) == (Ending.INFRASTRUCTURE, Outcome.NO_VERDICT)
     assert "no such option" in episode_of(one).evidence
+
+
+def test_a_model_behind_an_endpoint_works_through_an_agent_and_is_recorded_as_text(grader: Grader) -> None:
+    def reply(body: dict[str, Any], number: int) -> Any:
+        return completion(run(FIX) if len(body["messages"]) < 3 else "Done.", tokens=5)
+
+    with chat_server(reply) as (endpoint, asked):
+        engine = RemoteEngine(endpoint, "big")
+        agent = JailedAgent(shell_loop(), deadline_seconds=60.0)
+        (group,) = ask(
+            engine, grader, [task()], hint="failing-call", completions_per_task=2, sampling=Sampling(1.0, 400, 3),
+            agent=agent,
+        )  # fmt: skip
+    assert [one.verdict.score for one in group] == [1.0, 1.0]
+    assert [body["messages"][-1]["role"] for body in asked.bodies] == ["user"] * 4
+    assert {body["temperature"] for body in asked.bodies} == {1.0}
+    row = row_of(group[0], step=1, group=0, sample=0, hint="failing-call", prompt="")
+    assert (row.prompt_ids, row.sampled_tokens) == ((), 10)
+    ((kept,),) = [one.kept for one in curate([Source("run", [row], {"cart": task()})], Choice())]
+    assert [message["role"] for message in kept.messages][-3:] == ["assistant", "user", "assistant"]
+    assert kept.token_ids == ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import threading
 import time
@@ -17,6 +18,7 @@ from code_repair_rl.rollouts.completion import Message
 from code_repair_rl.rollouts.gateway import Gateway
 from code_repair_rl.rollouts.remote import UNKNOWN_TOKEN, RemoteEngine, key_from_environment
 from code_repair_rl.rollouts.scripted import ScriptedEngine
+from code_repair_rl.rollouts.tool_calls import read_tool_calls
 from tests.rollouts.chat_server import Reply, chat_server, completion, failure
 
 HELLO: list[Message] = [{"role": "system", "content": "Repair."}, {"role": "user", "content": "x → y\u2028 </s>"}]
@@ -215,3 +217,29 @@ def test_our_own_gateway_is_asked_like_any_other_server() -> None:
     tokens = len(words.encode()) + 1  # the script's tokens are bytes
     assert found[0][0].token_ids == (UNKNOWN_TOKEN,) * tokens
     assert found[0][0].logprobs == (0.0,) * tokens
+
+
+def test_tools_are_offered_and_calls_that_the_server_reads_come_back_as_text() -> None:
+    call = {"id": "x", "type": "function", "function": {"name": "bash", "arguments": '{"command": "ls"}'}}
+    tool = {"type": "function", "function": {"name": "bash", "parameters": {"type": "object"}}}
+
+    def reply(body: dict[str, Any], number: int) -> Reply:
+        status, headers, raw = completion("I look.")
+        plain = json.loads(raw)
+        plain["choices"][0]["message"]["tool_calls"] = [call]
+        return status, headers, json.dumps(plain).encode()
+
+    said = [
+        {"role": "user", "content": "fix"},
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "x", "content": "a.py"},
+    ]
+    with chat_server(reply) as (endpoint, asked):
+        engine = RemoteEngine(endpoint, "m")
+        (answers,) = engine.generate_each([engine.conversation(said, [tool])], [2], Sampling(0.5, 9), [7])
+    assert [body["messages"] for body in asked.bodies] == [said, said]
+    assert [body["tools"] for body in asked.bodies] == [[tool], [tool]]
+    assert len({body["seed"] for body in asked.bodies}) == 2
+    assert answers[0].prompt_ids == ()
+    assert answers[0].text.startswith("I look.\n")
+    assert [one.arguments for one in read_tool_calls(answers[0].text, [tool]).calls] == [{"command": "ls"}]

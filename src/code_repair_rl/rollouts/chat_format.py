@@ -18,6 +18,7 @@ from typing import Any, Protocol
 from code_repair_rl.errors import BadInput, MachineryFailed
 from code_repair_rl.rollouts.completion import Engine
 from code_repair_rl.rollouts.episode import ChatMessage
+from code_repair_rl.rollouts.remote import RemoteEngine
 from code_repair_rl.rollouts.scripted import STOP_ID, ScriptedEngine
 from code_repair_rl.rollouts.tool_calls import as_plain_messages
 
@@ -29,6 +30,8 @@ class ChatFormat(Protocol):
 
     context_tokens: int
     """Most tokens of a conversation with its answers."""
+    splices: bool
+    """Whether answers are tokens that can be gone on from; else each request is the whole conversation anew."""
 
     def encode(self, messages: Sequence[ChatMessage], tools: Sequence[Tool] = ()) -> tuple[int, ...]:
         """The tokens of a conversation, ready for the next answer.
@@ -67,6 +70,8 @@ def chat_format(engine: Engine) -> ChatFormat:
     """
     if isinstance(engine, ScriptedEngine):
         return PlainFormat()
+    if isinstance(engine, RemoteEngine):
+        return SpokenFormat(engine)
     tokenizer, context = getattr(engine, "tokenizer", None), getattr(engine, "context_tokens", None)
     if tokenizer is None or not isinstance(context, int):
         raise MachineryFailed(f"{type(engine).__name__} has no tokenizer and context to write conversations with")
@@ -76,6 +81,8 @@ def chat_format(engine: Engine) -> ChatFormat:
 
 class TemplateFormat:
     """A tokenizer's chat template. Where it does not know tools, they are written as text (see `as_plain_messages`)."""
+
+    splices = True
 
     def __init__(self, tokenizer: Any, context_tokens: int, *, ends: Sequence[str] = ()) -> None:
         """A tokenizer's template.
@@ -138,6 +145,7 @@ class PlainFormat:
     """What `ScriptedEngine` reads: `role: content` paragraphs, a token a byte, tools as text."""
 
     context_tokens = 1 << 30
+    splices = True
 
     def encode(self, messages: Sequence[ChatMessage], tools: Sequence[Tool] = ()) -> tuple[int, ...]:
         """See `ChatFormat.encode`."""
@@ -153,6 +161,30 @@ class PlainFormat:
     def decode(self, token_ids: Sequence[int]) -> str:
         """See `ChatFormat.decode`."""
         return bytes(token for token in token_ids if token < STOP_ID).decode(errors="replace")
+
+
+class SpokenFormat:
+    """What `RemoteEngine` reads: the conversation itself; the tokens are the server's affair."""
+
+    context_tokens = 1 << 30
+    splices = False
+
+    def __init__(self, engine: RemoteEngine) -> None:
+        self._engine = engine
+
+    def encode(self, messages: Sequence[ChatMessage], tools: Sequence[Tool] = ()) -> tuple[int, ...]:
+        """See `ChatFormat.encode`."""
+        return self._engine.conversation(messages, tools)
+
+    def encode_tail(
+        self, messages: Sequence[ChatMessage], answer: int, *, stopped: bool, tools: Sequence[Tool] = ()
+    ) -> tuple[int, ...]:
+        """Nothing: see `splices`."""
+        return ()
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """Nothing: the server tells no tokens."""
+        return ""
 
 
 def _paragraphs(messages: Sequence[ChatMessage]) -> str:

@@ -101,7 +101,8 @@ class Gateway:
         """Set the gateway up; it listens from `start` on.
 
         Args:
-            engine: whose answers are given; it needs `generate_each` and a chat format.
+            engine: whose answers are given; it needs `generate_each` and a chat format. A `RemoteEngine` passes
+                conversations on; its answers are recorded as text.
             sampling: of every answer, whatever clients ask; its seed is where the sessions' seeds come from.
             model: the one model name that is served.
             token: what clients authenticate with; a fresh one by default.

@@ -22,6 +22,7 @@ from typing import Any
 from code_repair_rl.errors import BadInput, MachineryFailed
 from code_repair_rl.rollouts.completion import Completion, FinishReason, Message, Sampling
 from code_repair_rl.rollouts.http_json import LONGEST_PAUSE_SECONDS, Later, Refused, exchange, is_loopback, opener_for
+from code_repair_rl.rollouts.tool_calls import written_call
 
 UNKNOWN_TOKEN = -1
 """Stands for a token whose id the server does not tell, so that lengths are right all the same."""
@@ -30,6 +31,9 @@ UNKNOWN_LOGPROB = math.nan
 """Stands for a log-probability that the server does not tell."""
 
 API_KEY_VARIABLE = "OPENAI_API_KEY"
+
+_Conversation = list[dict[str, Any]] | dict[str, Any]
+"""Messages, or `messages` with `tools`."""
 
 _OPTIONAL = ("logprobs", "seed", "temperature")
 """Parameters that some servers do not know: left out from then on where a refusal names one of them."""
@@ -95,6 +99,15 @@ class RemoteEngine:
         plain = [{"role": message["role"], "content": message["content"]} for message in messages]
         return tuple(json.dumps(plain, ensure_ascii=False).encode())
 
+    def conversation(
+        self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] = ()
+    ) -> tuple[int, ...]:
+        """As `encode`, for messages of the chat API with tool calls and their results, and tools to offer."""
+        known = ("role", "content", "tool_calls", "tool_call_id")
+        plain = [{key: message[key] for key in known if key in message} for message in messages]
+        whole = {"messages": plain, "tools": [dict(tool) for tool in tools]} if tools else plain
+        return tuple(json.dumps(whole, ensure_ascii=False).encode())
+
     def refresh(self) -> None:
         """The weights are the server's."""
 
@@ -108,12 +121,33 @@ class RemoteEngine:
             MachineryFailed: it cannot be reached, or answers nonsense, after all attempts. What it answered until
                 then is in the journal.
         """
-        conversations = [json.loads(bytes(prompt).decode()) for prompt in prompts]
-        jobs = [
-            (conversation, _request_seed(sampling.seed, number, place))
-            for number, conversation in enumerate(conversations)
-            for place in range(completions_per_prompt)
+        seeds = [
+            [_request_seed(sampling.seed, number, place) for place in range(completions_per_prompt)]
+            for number in range(len(prompts))
         ]
+        return self._all(prompts, seeds, sampling)
+
+    def generate_each(
+        self,
+        prompts: Sequence[Sequence[int]],
+        counts: Sequence[int],
+        sampling: Sampling,
+        seeds: Sequence[int] | None = None,
+    ) -> list[list[Completion]]:
+        """As `generate`, for prompts of `encode` or `conversation`, with a number of completions and a seed for each.
+
+        Tool calls that the server has read are written back into the text.
+        """
+        own = seeds if seeds is not None else [_request_seed(sampling.seed, number) for number in range(len(prompts))]
+        each = [[_request_seed(seed, place) for place in range(count)] for seed, count in zip(own, counts, strict=True)]
+        return self._all(prompts, each, sampling)
+
+    def _all(
+        self, prompts: Sequence[Sequence[int]], seeds: Sequence[Sequence[int]], sampling: Sampling
+    ) -> list[list[Completion]]:
+        """For each prompt a completion for each of its seeds."""
+        conversations = [json.loads(bytes(prompt).decode()) for prompt in prompts]
+        jobs = [(one, seed) for one, own in zip(conversations, seeds, strict=True) for seed in own]
         self._stopping.clear()
         with ThreadPoolExecutor(max_workers=self._concurrency) as pool:
             pending = [pool.submit(self._complete, conversation, seed, sampling) for conversation, seed in jobs]
@@ -127,9 +161,10 @@ class RemoteEngine:
                 for future in pending:
                     future.cancel()
                 raise
-        return [found[i : i + completions_per_prompt] for i in range(0, len(found), completions_per_prompt)]
+        answers = iter(found)
+        return [[next(answers) for _ in own] for own in seeds]
 
-    def _complete(self, conversation: Sequence[Mapping[str, str]], seed: int, sampling: Sampling) -> Completion:
+    def _complete(self, conversation: _Conversation, seed: int, sampling: Sampling) -> Completion:
         key = _digest([self.address, self.model, conversation, seed, sampling.temperature, sampling.max_new_tokens])
         known = self._journal.get(key) if self._journal is not None else None
         answer = known if known is not None else self._ask(conversation, seed, sampling)
@@ -138,7 +173,7 @@ class RemoteEngine:
             self._journal.add(key, answer)
         return completion
 
-    def _ask(self, conversation: Sequence[Mapping[str, str]], seed: int, sampling: Sampling) -> dict[str, Any]:
+    def _ask(self, conversation: _Conversation, seed: int, sampling: Sampling) -> dict[str, Any]:
         """One answer: retried where that may help, without what the server does not know."""
         pauses = random.Random(seed)
         problem = "nothing was sent"
@@ -163,10 +198,10 @@ class RemoteEngine:
             mend="see whether the server runs, then run the same command again: it goes on where it stopped",
         )
 
-    def _body(self, conversation: Sequence[Mapping[str, str]], seed: int, sampling: Sampling) -> dict[str, Any]:
+    def _body(self, conversation: _Conversation, seed: int, sampling: Sampling) -> dict[str, Any]:
         body: dict[str, Any] = {
             "model": self.model,
-            "messages": list(conversation),
+            **(conversation if isinstance(conversation, dict) else {"messages": conversation}),
             "temperature": sampling.temperature,
             "seed": seed,
             "logprobs": True,
@@ -209,7 +244,7 @@ class RemoteEngine:
             prompt_ids=(),
             token_ids=(UNKNOWN_TOKEN,) * tokens,
             logprobs=logprobs or (UNKNOWN_LOGPROB,) * tokens,
-            text=str(choice["message"].get("content") or ""),
+            text=_text(choice["message"]),
             finish_reason=FinishReason.LENGTH if choice.get("finish_reason") == "length" else FinishReason.STOP,
         )
 
@@ -227,6 +262,12 @@ class RemoteEngine:
             where=self.address,
             mend=mend,
         )
+
+
+def _text(message: Mapping[str, Any]) -> str:
+    """An answer as a model writes it: tool calls that the server has read are put back."""
+    calls = [written_call(call) for call in message.get("tool_calls") or ()]
+    return "\n".join(part for part in (str(message.get("content") or ""), *calls) if part)
 
 
 class _Journal:

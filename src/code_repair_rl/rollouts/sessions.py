@@ -120,7 +120,8 @@ class Session:
         self.id = session_id
         self.sampling = sampling
         self.limits = limits or SessionLimits()
-        self.context_tokens = min(chat.context_tokens, self.limits.context_tokens or chat.context_tokens)
+        own = self.limits.context_tokens if chat.splices else None  # what tells no tokens cannot be counted
+        self.context_tokens = min(chat.context_tokens, own or chat.context_tokens)
         self.forks = self.rewrites = self.broken_tool_calls = self.requests = 0
         self.failure = ""
         """What of ours failed while answering; the episode then says nothing about the policy."""
@@ -147,7 +148,10 @@ class Session:
                 raise self._end(Ending.OUT_OF_TURNS, f"the session's {self.limits.max_turns} turns are used up")
             messages, tools = tuple(messages), tuple(tools)
             parent, known = self._recorded(_paths(tools, messages))
-            if parent is None:
+            new: tuple[int, ...] = ()
+            if not self._chat.splices:
+                prompt = self._chat.encode(messages, tools)
+            elif parent is None:
                 prompt = new = self._chat.encode(messages, tools)
             else:
                 new = self._chat.encode_tail(messages, known - 1, stopped=parent.stopped, tools=tools)

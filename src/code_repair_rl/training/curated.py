@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from code_repair_rl.errors import BadInput, first_complaint
 from code_repair_rl.rollouts.chat_format import TemplateFormat
+from code_repair_rl.rollouts.tool_calls import read_tool_calls
 from code_repair_rl.training.sft import Example
 
 
@@ -76,12 +77,14 @@ def _example(row: _Row, written: TemplateFormat, tokenizer: Any, where: str) -> 
     prompt = written.encode(row.messages[:first], row.tools)
     if row.prompt_ids == prompt and any(row.learnt):
         return _cut(row.prompt_ids, row.token_ids, row.learnt)
-    if any(message.get("tool_calls") for message in row.messages):
-        raise BadInput(
-            "messages with tool calls need the exact tokens of this model",
-            where=where,
-            mend="sample with the model that is to be trained",
-        )
+    for message in row.messages:
+        called = len(message.get("tool_calls") or ())
+        if called != len(read_tool_calls(str(message.get("content") or ""), row.tools).calls) and called:
+            raise BadInput(
+                "tool calls that are not written in the answer's content need the exact tokens of this model",
+                where=where,
+                mend="sample with the model that is to be trained",
+            )
     ids: list[int] = []
     learnt: list[bool] = []
     for number in range(first, len(row.messages)):
