@@ -11,7 +11,7 @@ from code_repair_rl.errors import BadInput
 from code_repair_rl.evaluation import Progress
 from code_repair_rl.models import EMBEDDED_MODEL, TINY_MODEL, load_model
 from code_repair_rl.pipelines.journey import Stage, Watcher, require_possible, run_journey, start_anew
-from code_repair_rl.pipelines.results import record
+from code_repair_rl.pipelines.results import page, record
 from code_repair_rl.recipes import Recipe, compose
 from code_repair_rl.runs import RunDir, RunListener, SilentListener
 
@@ -123,6 +123,26 @@ def test_another_seed_reinforces_the_same_warm_start(task_file: Path, tmp_path: 
     run_journey(another, tmp_path / "second", Log())
     assert RunDir.open(tmp_path / "second").read_eval("sft") == second
     assert record(RunDir.open(tmp_path / "second"))["warm_start_of"] == "first"
+
+
+def test_an_agent_goes_on_with_a_model_that_was_taught_single_answers(task_file: Path, tmp_path: Path) -> None:
+    run_journey(miniature(task_file, TINY_MODEL, ["control=false"]), tmp_path / "single", Log())
+    recipe = miniature(task_file, TINY_MODEL, ["control=false", "+agent.name=repair-loop", "+agent.max_turns=2"])
+    log = Log()
+    outcome = run_journey(recipe, tmp_path / "loop", log, warm_start_of=tmp_path / "single")
+    assert log.stages == ["eval sft", "grpo", "eval grpo", "report"]
+    assert list(outcome.results) == ["sft", "grpo"]
+    assert {found.agent.partition(" ")[0] for found in outcome.results.values()} == {"repair-loop"}
+    kept = record(RunDir.open(tmp_path / "loop"))
+    against = [(one["agent_of"], one["single_of"]) for one in kept["at_equal_tokens"]]
+    assert against == [("sft", "sft"), ("grpo", "sft"), ("grpo", "grpo")]
+    assert all(len(one["apart"]) == len(kept["problems"]) for one in kept["at_equal_tokens"])
+    text = page([kept, kept])
+    assert "attempts of up to 2 answers each" in text
+    assert "| seed | model | passed within 1 | passed within 2 | tokens an attempt |" in text
+    assert "| all 2 | grpo | grpo | | | | +0.0 [" in text
+    again = run_journey(recipe, tmp_path / "loop", Log())
+    assert again.results == outcome.results
 
 
 def test_what_each_model_forgot_is_measured_by_the_run_that_made_it(task_file: Path, tmp_path: Path) -> None:

@@ -35,6 +35,10 @@ class EqualTokens:
     """Agent minus rival, of the same tasks."""
     best_of: Estimate
     """Of the rival, were it to know the hidden tests (pass@m): what nobody could reach by choosing better."""
+    apart: tuple[float, ...] = ()
+    """Agent minus rival, of each task that has a verdict on both sides, in order."""
+    problems: tuple[str, ...] = ()
+    """What these are clustered by."""
 
 
 def at_equal_tokens(agent: EvalResult, single: EvalResult) -> EqualTokens:
@@ -60,6 +64,7 @@ def at_equal_tokens(agent: EvalResult, single: EvalResult) -> EqualTokens:
     problems = [problem for problem, _, _ in tasks]
     mine = [_mean([sample.passed for sample in one]) for _, one, _ in tasks]
     theirs = [sum(weight * _passes(other, m) for m, weight in mixture) for _, _, other in tasks]
+    apart = [a - b for a, b in zip(mine, theirs, strict=True)]
     best = [sum(weight * _any_passes(other, m) for m, weight in mixture) for _, _, other in tasks]
     return EqualTokens(
         answers=sum(m * weight for m, weight in mixture),
@@ -67,8 +72,10 @@ def at_equal_tokens(agent: EvalResult, single: EvalResult) -> EqualTokens:
         agent_tokens=agent_tokens,
         agent=rate(mine, problems),
         rival=rate(theirs, problems),
-        difference=difference([a - b for a, b in zip(mine, theirs, strict=True)], problems),
+        difference=difference(apart, problems),
         best_of=rate(best, problems),
+        apart=tuple(apart),
+        problems=tuple(problems),
     )
 
 

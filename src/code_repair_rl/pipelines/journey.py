@@ -80,7 +80,9 @@ def run_journey(
         base_of: a journey (of another training seed) that has asked the same base model the same tasks already: its
             answers are taken over.
         warm_start_of: a journey whose fine-tuned model, with all that was found about it, is taken over as well: what
-            the seeds of reinforcement then differ by is reinforcement alone.
+            the seeds of reinforcement then differ by is reinforcement alone. Where that journey's models gave single
+            answers and an agent works in this one, only the fine-tuned model is taken over, it is judged with the
+            agent, and the base model is not judged.
 
     Raises:
         BadInput: `folder` holds a journey of another recipe, or the other journey asked or taught something else.
@@ -95,9 +97,11 @@ def run_journey(
     if taken_over.base_of is not None:
         run.adopt_samples("base", taken_over.base_of)
     if taken_over.warm_start_of is not None:
-        run.adopt_stage("sft", taken_over.warm_start_of)
+        run.adopt_stage("sft", taken_over.warm_start_of, judged=taken_over.base_of is not None)
     prepare(recipe, watcher)
-    results = {"base": _evaluated(recipe, "base", run, watcher)}
+    results = {}
+    if run.adopted("sft") is None or run.eval_samples_path("base").is_dir():
+        results["base"] = _evaluated(recipe, "base", run, watcher)
 
     sft_folder, grpo_folder, control_folder = (folder / name for name in ("sft", "grpo", "control"))
     if run.adopted("sft") is None:
@@ -133,6 +137,7 @@ class TakenOver:
     """The runs that a journey still has to take something over from."""
 
     base_of: RunDir | None = None
+    """For the base model's answers; and, with a warm start, for what the fine-tuned model was found to be."""
     warm_start_of: RunDir | None = None
 
 
@@ -165,7 +170,7 @@ def require_possible(
     if mine is not None and known is not None and "sft" in mine.eval_names():
         return TakenOver()  # all is here: the base's answers came before
     other = _of_same_base(recipe, folder, warm_start_of, sft_too=True)
-    return TakenOver(other, other)
+    return TakenOver(other if other.recipe().get("agent") == recipe.model_dump(mode="json")["agent"] else None, other)
 
 
 def _of_same_base(recipe: Recipe, folder: Path, other: Path, *, sft_too: bool = False) -> RunDir:
@@ -176,7 +181,9 @@ def _of_same_base(recipe: Recipe, folder: Path, other: Path, *, sft_too: bool = 
     Raises:
         BadInput: it has not, or one of the folders lies in the other.
     """
-    decides = (*_DECIDES_THE_BASE, "sft") if sft_too else _DECIDES_THE_BASE
+    decides = {*_DECIDES_THE_BASE, *(["sft"] if sft_too else [])}
+    if sft_too and recipe.agent is not None:
+        decides.remove("agent")  # a model that was taught single answers may go on with an agent
     here, there = folder.resolve(), other.resolve()
     if here == there or here in there.parents or there in here.parents:
         raise BadInput("a run cannot take over its own evaluation", where=str(other), mend="name another run")

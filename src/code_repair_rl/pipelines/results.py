@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from code_repair_rl.errors import BadInput
-from code_repair_rl.evaluation import Comparison, Estimate, EvalResult, compare, difference, summary
+from code_repair_rl.evaluation import Comparison, Estimate, EvalResult, at_equal_tokens, compare, difference, summary
 from code_repair_rl.home import write_atomically
 from code_repair_rl.pipelines.forgetting import kept_path
 from code_repair_rl.runs import RunDir, changed_keys
@@ -56,6 +56,7 @@ def record(run: RunDir) -> dict[str, Any]:
         "problems": [task.problem for task in last.tasks],
         "models": {name: _model(result) for name, result in results.items()},
         "differences": [_difference(compare(results[name], last)) for name in RIVALS if name in results],
+        "at_equal_tokens": _against_single_answers(run, results),
         "forgetting": {
             name: {key: round(one, 4) for key, one in json.loads(path.read_text("utf-8")).items()}
             for name, path in forgotten.items()
@@ -67,6 +68,23 @@ def record(run: RunDir) -> dict[str, Any]:
             if (folder / "recipe.yaml").is_file()
         },
     }
+
+
+def _against_single_answers(run: RunDir, results: Mapping[str, EvalResult]) -> list[dict[str, Any]]:
+    """An agent's models against single answers of the run that its warm start is of, as far as they can be compared."""
+    adopted = run.adopted("sft")
+    if adopted is None or not results["grpo"].agent or not (Path(adopted) / "recipe.yaml").is_file():
+        return []
+    other = RunDir.open(adopted)
+    found = []
+    for mine, theirs in (("sft", "sft"), ("grpo", "sft"), ("grpo", "grpo"), ("grpo", "control")):
+        if mine in results and theirs in other.eval_names():
+            compared = at_equal_tokens(results[mine], EvalResult.read(other.eval_path(theirs)))
+            figures = {key: _bounds(getattr(compared, key)) for key in ("agent", "rival", "difference", "best_of")}
+            apart = [round(one, 4) for one in compared.apart]
+            tokens = {key: round(getattr(compared, key), 1) for key in ("tokens", "agent_tokens", "answers")}
+            found.append({"agent_of": mine, "single_of": theirs, **figures, **tokens, "apart": apart})
+    return found
 
 
 def machine_of(session: Mapping[str, Any]) -> dict[str, Any]:
@@ -172,6 +190,7 @@ def _model(result: EvalResult) -> dict[str, Any]:
         "passed": [task.passed for task in result.tasks],
         "graded": [task.graded for task in result.tasks],
         "pass_at": {str(k): _bounds(estimate) for k, estimate in found.pass_at.items()},
+        "pass_within": {str(k): _bounds(estimate) for k, estimate in found.pass_within.items()},
         "format": _bounds(found.format_rate),
         "apply": _bounds(found.apply_rate),
         "outcomes": dict(found.outcomes),
@@ -220,8 +239,8 @@ def _section(records: Sequence[Mapping[str, Any]], told: Sequence[str] = ()) -> 
         f"## `{recipe['name']}`" + "".join(f", `{key}={_at(recipe, key)}`" for key in told),
         "",
         f"{recipe['description']} {len(first['problems'])} tasks of {len(set(first['problems']))} problems"
-        f" ({asked['task_set']}, {asked['split']} split, hint `{asked['hint']}`), {asked['samples']} answers each at"
-        f" temperature {asked['temperature']}. Brackets: 95 % intervals, clustered by problem.",
+        f" ({asked['task_set']}, {asked['split']} split, hint `{asked['hint']}`), {asked['samples']}"
+        f" {_what(first)} each at temperature {asked['temperature']}. Brackets: 95 % intervals, clustered by problem.",
         "",
         f"| seed | model | trained, minutes | format | apply | {' | '.join(f'pass@{k}' for k in ks)} |",
         f"| --- | --- | --- | --- | --- | {' | '.join('---' for _ in ks)} |",
@@ -251,7 +270,7 @@ def _section(records: Sequence[Mapping[str, Any]], told: Sequence[str] = ()) -> 
                 continue
             if (estimate := pooled([((kept, rival), (kept, "grpo")) for kept in records])) is not None:
                 lines.append(f"| all {len(records)} | grpo against {rival} | {_points(_bounds(estimate))} | |")
-    lines += _forgotten(records)
+    lines += [*_within(records), *_equal_tokens(records), *_forgotten(records)]
     shared = [f"seed {kept['recipe']['seed']} that of {kept['warm_start_of']}" for kept in records if _adopted(kept)]
     if shared:
         lines += ["", f'Warm starts taken over from another run: {", ".join(shared)}; "all" shares them, too.']
@@ -319,6 +338,54 @@ def _study_table(records: Sequence[Mapping[str, Any]]) -> str:
         if found is not None:
             lines.append(f"| {after} against {before} | {', '.join(map(str, shared))} | {_points(_bounds(found))} |")
     return "\n".join([*lines, "", ""])
+
+
+def _what(kept: Mapping[str, Any]) -> str:
+    """What a model was asked for so many times."""
+    agent = kept["recipe"].get("agent")
+    return f"attempts of up to {agent['max_turns'] or 3} answers" if agent else "answers"
+
+
+def _within(records: Sequence[Mapping[str, Any]]) -> list[str]:
+    """How many attempts of an agent passed with so many answers at most; nothing where there was no agent."""
+    most = sorted({k for kept in records for model in kept["models"].values() for k in model.get("pass_within", ())})
+    if not most:
+        return []
+    lines = ["", f"| seed | model | {' | '.join(f'passed within {k}' for k in most)} | tokens an attempt |"]
+    lines.append(f"| --- | --- | {' | '.join('---' for _ in most)} | --- |")
+    for kept in records:
+        for name in ORDER:
+            model = kept["models"].get(name, {})
+            if within := model.get("pass_within"):
+                cells = [_percent(within[k]) if k in within else "–" for k in most]
+                row = (kept["recipe"]["seed"], name, *cells, f"{model['mean_tokens']:.0f}")
+                lines.append(f"| {' | '.join(map(str, row))} |")
+    return lines
+
+
+def _equal_tokens(records: Sequence[Mapping[str, Any]]) -> list[str]:
+    """An agent against single answers that cost the same, chosen by the visible tests; nothing without an agent."""
+    rows: dict[tuple[str, str], list[tuple[Mapping[str, Any], Mapping[str, Any]]]] = {}
+    for kept in records:
+        for one in kept.get("at_equal_tokens", ()):
+            rows.setdefault((one["agent_of"], one["single_of"]), []).append((kept, one))
+    if not rows:
+        return []
+    lines = ["", "| seed | with the agent | single answers, chosen by the visible tests | tokens | agent | single |"]
+    lines[-1] += " agent over single, points |"
+    lines.append("| --- | --- | --- | --- | --- | --- | --- |")
+    for (mine, theirs), found in rows.items():
+        for kept, one in found:
+            rival = f"{theirs} of {kept['warm_start_of']}, up to {one['answers']:.1f}"
+            figures = (_percent(one["agent"]), _percent(one["rival"]), _points(one["difference"]))
+            row = (kept["recipe"]["seed"], mine, rival, f"{one['tokens']:.0f}", *figures)
+            lines.append(f"| {' | '.join(map(str, row))} |")
+        sizes = {len(one["apart"]) for _, one in found}
+        if len(found) > 1 and sizes == {len(found[0][0]["problems"])}:
+            means = [sum(values) / len(values) for values in zip(*(one["apart"] for _, one in found), strict=True)]
+            pooled_difference = _bounds(difference(means, found[0][0]["problems"]))
+            lines.append(f"| all {len(found)} | {mine} | {theirs} | | | | {_points(pooled_difference)} |")
+    return lines
 
 
 def _forgotten(records: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -307,11 +307,16 @@ class RunDir:
             raise BadInput("there are no completions of that evaluation", where=str(theirs), mend="name another run")
         _copy_whole(theirs, ours)
 
-    def adopt_stage(self, name: str, other: RunDir) -> None:
+    def adopt_stage(self, name: str, other: RunDir, *, judged: bool = True) -> None:
         """Take over a stage, `NAME/` without its checkpoints, and what its model was found to be, from another run.
 
         Where it comes from is kept (`adopted`). What is here already stays, so that the next call makes good what one
         left that was cut off.
+
+        Args:
+            name: of the stage, and of the evaluation of its model.
+            other: the run.
+            judged: whether its evaluation is taken over as well.
 
         Raises:
             BadInput: the other run has not judged it.
@@ -319,8 +324,9 @@ class RunDir:
         found = other.read_eval(name)
         _write_json(self.path / f"{name}.adopted.json", {"run": str(other.path.resolve())})
         _copy_whole(other.path / name, self.path / name)
-        self.adopt_samples(name, other)
-        self.write_eval(name, found)
+        if judged:
+            self.adopt_samples(name, other)
+            self.write_eval(name, found)
 
     def adopted(self, name: str) -> str | None:
         """The run that this one's stage was taken over from; None where it is its own, or not there."""
