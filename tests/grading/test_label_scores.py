@@ -8,7 +8,13 @@ import random
 import pytest
 
 from code_repair_rl.grading.bag_of_words import fit, leak
-from code_repair_rl.grading.label_scores import certain, confusion, label_scores
+from code_repair_rl.grading.label_scores import (
+    UNREADABLE,
+    certain,
+    confusion,
+    difference_of_balanced_accuracy,
+    label_scores,
+)
 from code_repair_rl.tasks import Split, Task
 from tests.tasks.labelled import labelled
 
@@ -107,3 +113,10 @@ def test_the_leak_test_tells_a_set_that_gives_itself_away_from_one_that_does_not
     assert honest is not None
     assert given_away.low > 0.9
     assert honest.low < 0.5 < honest.high
+
+
+def test_two_classifiers_of_which_one_cannot_be_read_are_compared() -> None:
+    truths, problems = ["a", "b"] * 6, [str(number) for number in range(12)]
+    silent, right = [{UNREADABLE: 1.0}] * 12, [certain(truth) for truth in truths]
+    assert difference_of_balanced_accuracy(truths, silent, right, problems).value == 1.0
+    assert difference_of_balanced_accuracy(truths, right, silent, problems).value == -1.0

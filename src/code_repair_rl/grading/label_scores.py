@@ -143,7 +143,7 @@ def _matrices(
     if not len(truths) == len(predicted) == len(problems):
         raise ValueError("one prediction and one problem for each task")
     seen = sorted({*truths, *(label for one in predicted for label in one)} - set(labels) - {UNREADABLE})
-    unreadable = [UNREADABLE] if any(UNREADABLE in one for one in predicted) else []
+    unreadable = [UNREADABLE] if UNREADABLE in labels or any(UNREADABLE in one for one in predicted) else []
     names = tuple(dict.fromkeys([*(label for label in labels if label != UNREADABLE), *seen, *unreadable]))
     place = {name: index for index, name in enumerate(names)}
     cluster = {problem: index for index, problem in enumerate(dict.fromkeys(problems))}
