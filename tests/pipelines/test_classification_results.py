@@ -6,11 +6,15 @@ import dataclasses
 import json
 from pathlib import Path
 
+import pytest
+
 from code_repair_rl.evaluation.classification import classification_path
 from code_repair_rl.pipelines.classification_results import keep, record, table
 from code_repair_rl.runs import RunDir
 from tests.evaluation.test_classification import B, V, classified, result, said
 from tests.reporting.recorded import recorded_run
+
+DOCS = Path(__file__).parents[2] / "docs" / "results" / "classification"
 
 
 def _kept(run: RunDir, name: str, right: bool) -> None:
@@ -39,3 +43,8 @@ def test_a_record_holds_the_figures_and_their_comparison(tmp_path: Path) -> None
     assert "grpo against sft, balanced accuracy: one answer +1.000" in told
     for who in ("random", "majority class", "bag of words", "citing every line", "sft, majority of 4"):
         assert f"| {who} |" in told
+
+
+@pytest.mark.parametrize("path", sorted(DOCS.glob("*.json")), ids=lambda path: path.stem)
+def test_the_records_that_are_kept_can_be_shown(path: Path) -> None:
+    assert table(json.loads(path.read_text("utf-8"))).startswith("## `")

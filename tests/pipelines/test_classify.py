@@ -39,6 +39,14 @@ def test_what_is_not_asked_about_is_named() -> None:
     assert "more than 900 tokens" in found.not_asked[0].reason
 
 
+def test_what_a_classs_header_runs_is_named() -> None:
+    text = '@register(eval("x"))\nclass A(build(os.system("id"))):\n    def f(self):\n        return 1\n\n\nclass B:\n'
+    text += "    def g(self):\n" + "".join(f"        step_{n}()\n" for n in range(300))
+    found = sections_of("a.py", text, ScriptedEngine([YES]), labels=(), max_prompt_tokens=900)
+    assert [one.name for one in found.asked] == ["A.f"]
+    assert [(one.name, one.first, one.last) for one in found.not_asked] == [("", 1, 2), ("B.g", 8, 308)]
+
+
 def test_form_feeds_end_no_lines() -> None:
     text = "import os\n\x0c\n\x0c\ndef run(cmd):\n    os.system(cmd)\n" + "".join(f"x{n} = {n}\n" for n in range(300))
     labels = ("benign", "vulnerable")

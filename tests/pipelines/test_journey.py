@@ -143,6 +143,13 @@ def test_an_agent_goes_on_with_a_model_that_was_taught_single_answers(task_file:
     assert "| all 2 | grpo | grpo | | | | +0.0 [" in text
     again = run_journey(recipe, tmp_path / "loop", Log())
     assert again.results == outcome.results
+    other = miniature(
+        task_file, TINY_MODEL, ["control=false", "+agent.name=repair-loop", "+agent.max_turns=2", "seed=1"]
+    )
+    log = Log()
+    run_journey(other, tmp_path / "second", log, warm_start_of=tmp_path / "loop")  # judged with the same agent there
+    assert log.stages == ["grpo", "eval grpo", "report"]
+    assert record(RunDir.open(tmp_path / "second"))["at_equal_tokens"] == []
 
 
 def test_what_each_model_forgot_is_measured_by_the_run_that_made_it(task_file: Path, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ import pytest
 from code_repair_rl.errors import BadInput
 from code_repair_rl.models import TINY_MODEL, load_model, load_tokenizer
 from code_repair_rl.rollouts import Completion, Sampling
+from code_repair_rl.rollouts.completion import PromptTooLong
 from code_repair_rl.rollouts.episode import Ending, Turn
 from code_repair_rl.rollouts.gateway import Gateway
 from code_repair_rl.rollouts.local import LocalEngine
@@ -127,7 +128,7 @@ def test_tools_go_both_ways(scripted: Gateway) -> None:
     assert first["finish_reason"] == "tool_calls" and first["message"]["content"] is None
     assert json.loads(first["message"]["tool_calls"][0]["function"]["arguments"]) == {"command": "ls"}
     assert "<tool_response>\na.py\n</tool_response>" in second["choices"][0]["message"]["content"]
-    turns, messages, tools = session.longest()
+    turns, messages, tools, _ = session.longest()
     assert (len(turns), len(messages), len(tools)) == (2, 4, 1) and session.rewrites == 0
 
 
@@ -256,6 +257,25 @@ def test_of_a_batch_that_fails_only_the_request_that_it_fails_for_is_lost() -> N
         codes = [one.result().status_code for one in work]
     assert [code == 200 for code in codes] == [True, False, True, True]
     assert [bool(session.failure) for session in sessions] == [False, True, False, False]
+
+
+def test_a_prompt_that_a_server_finds_too_long_ends_the_session_as_a_full_context_does() -> None:
+    class Small(ScriptedEngine):
+        def generate_each(self, prompts: Any, counts: Any, *more: Any, **others: Any) -> list[list[Completion]]:
+            if max(map(len, prompts)) > 30:
+                raise PromptTooLong("400 maximum context length is 30 tokens")
+            return super().generate_each(prompts, counts, *more, **others)
+
+    with Gateway(Small(["fine"])) as gateway, ThreadPoolExecutor(2) as pool:
+        sessions = [gateway.open_session() for _ in range(2)]
+        bodies = [{"messages": [{"role": "user", "content": "x" * length}]} for length in (3, 40)]
+        work = [pool.submit(post, gateway, one, body) for one, body in zip(sessions, bodies, strict=True)]
+        gateway.serve_while(work)
+        found = [one.result() for one in work]
+    assert [one.status_code for one in found] == [200, 400]
+    assert found[1].json()["error"]["code"] == "context_length_exceeded"
+    assert [one.failure for one in sessions] == ["", ""]
+    assert sessions[1].ended is not None and sessions[1].ended.ending is Ending.CONTEXT_FULL
 
 
 class Slow(ScriptedEngine):

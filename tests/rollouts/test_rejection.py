@@ -129,6 +129,25 @@ def test_attempts_that_our_machinery_lost_are_made_again_and_only_those(grader: 
     assert all(again[n] == row for n, row in enumerate(whole) if n not in (0, 1, 5))
 
 
+def test_a_later_chance_is_not_the_same_as_an_earlier_one(grader: Grader, tmp_path: Path) -> None:
+    run = RunDir.create(tmp_path / "run", {"name": "rollout"}, resume=False)
+    sampled(run, grader, Counting())
+    whole = run.rollouts(1)
+    seeds: list[int] = []
+
+    class Noting(Counting):
+        def generate(self, prompts: Any, *, completions_per_prompt: int, sampling: Sampling) -> list[list[Completion]]:
+            seeds.append(sampling.seed)
+            return super().generate(prompts, completions_per_prompt=completions_per_prompt, sampling=sampling)
+
+    gone = {"score": None, "passed": False, "outcome": "no-verdict", "text": "", "ending": "infrastructure"}
+    for lost in ((0, 1), (1,)):  # of two, one came right
+        rows = [dataclasses.replace(row, **gone) if n in lost else row for n, row in enumerate(whole)]  # type: ignore[arg-type]
+        run.write_rollouts(1, rows)
+        sampled(run, grader, Noting())
+    assert len(set(seeds)) == len(seeds) == 2
+
+
 class Broken:
     """An agent that never gets going."""
 

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from code_repair_rl.models import TINY_MODEL, load_tokenizer
 from code_repair_rl.rollouts import Completion, FinishReason, Sampling
+from code_repair_rl.rollouts.agent import recorded_turns
 from code_repair_rl.rollouts.chat_format import ChatFormat, PlainFormat, TemplateFormat
-from code_repair_rl.rollouts.episode import ChatMessage, Ending, spliced
+from code_repair_rl.rollouts.episode import ChatMessage, Ending, Episode, spliced
 from code_repair_rl.rollouts.sessions import Choice, Session, SessionEnded, SessionLimits
 
 QWEN_LIKE = (
@@ -91,7 +92,7 @@ def test_the_tokens_are_those_that_were_sampled_whatever_they_spell(
         finish = FinishReason.STOP if stop else FinishReason.LENGTH
         choice = answer(session, chat, messages, [*tokens, *([2] if stop else [])], finish=finish)[0]
         messages += [choice.message, {"role": "user", "content": chance.choice(["", " \n", "ok", "﷽ é<|im_end|>"])}]
-    turns, kept, _ = session.longest()
+    turns, kept, *_ = session.longest()
     assert [list(turn.token_ids)[: len(tokens)] for turn, tokens in zip(turns, sampled, strict=True)] == sampled
     completion = spliced(turns, text="")
     drawn = [token for token, own in zip(completion.token_ids, completion.sampled, strict=True) if own]
@@ -140,9 +141,37 @@ def test_forks_and_rewrites_are_told_apart_and_the_longest_chain_is_kept(chat: C
     answer(session, chat, [USER, {"role": "assistant", "content": "never said"}, more], ids_of(chat, "?"))
     assert (session.forks, session.rewrites) == (2, 1)
     answer(session, chat, [USER, first, more, second, more], ids_of(chat, "three"))
-    turns, messages, _ = session.longest()
+    turns, messages, *_ = session.longest()
     assert [turn.text for turn in turns] == ["one", "two", "three"]
     assert [message["content"] for message in messages] == ["hello", "one", "more", "two", "more", "three"]
+
+
+def test_answers_that_the_agent_put_there_itself_are_told_from_sampled_ones(chat: ChatFormat) -> None:
+    session = Session("s", chat, Sampling())
+    example: ChatMessage = {"role": "assistant", "content": "an example"}
+    asked: list[ChatMessage] = [USER, example, USER]
+    first = answer(session, chat, asked, ids_of(chat, "one"))[0].message
+    asked += [first, USER, {"role": "assistant", "content": "never sampled"}, USER]
+    answer(session, chat, asked, ids_of(chat, "two"))
+    chain = session.longest()
+    assert [chain.messages[place]["content"] for place in chain.answers] == ["one", "two"]
+    episode = Episode("t", chain.turns, Ending.FINISHED, messages=chain.messages, answers=chain.answers)
+    assert list(episode.opening) == asked[:3]
+    turns = recorded_turns(episode)
+    assert turns is not None
+    assert [(turn.role, turn.text) for turn in turns if turn.role == "assistant"] == [
+        ("assistant", "one"),
+        ("assistant", "two"),
+    ]
+    assert [turn.text for turn in turns] == ["one", "hello", "never sampled", "hello", "two"]
+
+
+def test_an_answer_without_tokens_may_hold_a_stop_text(chat: ChatFormat) -> None:
+    session = Session("s", chat, Sampling())
+    prepared = session.prepare([USER])
+    untold = Completion((), (), (), "keep STOP not", FinishReason.STOP)
+    (choice,) = session.record(prepared, [untold], stops=["STOP"])
+    assert choice.message["content"] == "keep "
 
 
 def test_several_choices_are_siblings_and_no_forks(chat: ChatFormat) -> None:
@@ -150,7 +179,7 @@ def test_several_choices_are_siblings_and_no_forks(chat: ChatFormat) -> None:
     choices = answer(session, chat, [USER], ids_of(chat, "one"), choices=3)
     answer(session, chat, [USER, choices[1].message, USER], ids_of(chat, "two"))
     assert (session.forks, session.rewrites) == (0, 0)
-    assert len(session.longest()[0]) == 2
+    assert len(session.longest().turns) == 2
 
 
 def test_a_stop_text_ends_text_and_tokens(chat: ChatFormat) -> None:
@@ -231,4 +260,4 @@ def test_an_answer_that_comes_after_the_end_is_not_kept() -> None:
     session.close(Ending.FINISHED, "the agent has ended")
     with pytest.raises(SessionEnded):
         session.record(prepared, [late])
-    assert session.longest() == ((), (), ())
+    assert session.longest() == ((), (), (), ())

@@ -1,5 +1,6 @@
 """Curated conversations as examples: the model's own tokens exactly, other models' words by its template."""
 
+import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -153,6 +154,8 @@ def test_what_an_agents_program_asked_and_was_answered_is_learnt_as_it_was_sampl
     session = Session("s", chat, Sampling())
     opening: list[ChatMessage] = [
         {"role": "system", "content": "You have a shell."},
+        {"role": "user", "content": "For example"},
+        {"role": "assistant", "content": "An example that nobody sampled"},
         {"role": "user", "content": "Fix"},
     ]
     asked = list(opening)
@@ -164,13 +167,14 @@ def test_what_an_agents_program_asked_and_was_answered_is_learnt_as_it_was_sampl
         asked.append(choice.message)
         for call in choice.message.get("tool_calls") or ():
             asked.append({"role": "tool", "tool_call_id": call["id"], "content": "cart.py"})
-    turns, messages, tools = session.longest()
+    chain = session.longest()
     task = Task(
         task_id="t", kind=Kind.REPAIR, files={"a.py": "x = 1\n"}, description="d", oracle={"a.py": "x = 2\n"},
         tests=None, split=Split.TRAIN, problem="p", origin=Origin(source="tests"), licence="MIT",
     )  # fmt: skip
     episode = Episode(
-        task_id="t", turns=turns, ending=Ending.FINISHED, messages=messages, opening=tuple(opening), tools=tools,
+        task_id="t", turns=chain.turns, ending=Ending.FINISHED, messages=chain.messages, answers=chain.answers,
+        tools=chain.tools,
         patch=str(diff(task.files, {"a.py": "x = 2\n"})), forks=1,
     )  # fmt: skip
     answer = Answer(task, episode.completion(), Verdict(Outcome.PASSED), episode)
@@ -182,5 +186,9 @@ def test_what_an_agents_program_asked_and_was_answered_is_learnt_as_it_was_sampl
     (example,) = curated_examples(written(tmp_path / "a.jsonl", as_plain(kept)), tokenizer)
     assert (*example.prompt_ids, *example.answer_ids) == (*row.prompt_ids, *row.token_ids)
     assert example.learnt == row.sampled
+    anew = dataclasses.replace(kept, prompt_ids=(), token_ids=(), learnt=())  # as another model has to write it
+    (other,) = curated_examples(written(tmp_path / "b.jsonl", as_plain(anew)), tokenizer)
+    assert "nobody sampled" in text(other.prompt_ids)
+    assert "Done." in text(other.answer_ids)
     with pytest.raises(BadInput, match="no longer what was asked"):
         curate([Source("run", [row], {"t": task.model_copy(update={"files": {"a.py": "y\n"}})})], Choice())

@@ -81,6 +81,7 @@ def rollout(
         agent, max_turns=max_turns, deadline_seconds=deadline, context_tokens=context_tokens, at_once=at_once
     )
     chosen = _chosen(tasks, split, hint, limit, seed)
+    dtype = _settled_dtype(dtype, run) if endpoint is None else dtype
     source: Local | Remote = (
         Local(model, dtype, max_prompt_tokens)
         if endpoint is None
@@ -176,6 +177,17 @@ def curate(
         typer.echo(json.dumps({"kept": len(kept), "held_out": len(aside), "runs": plain}))
         return
     _show(runs, found, out)
+
+
+def _settled_dtype(dtype: str, run: Path) -> str:
+    """What `auto` stands for: what the run began with, else what this machine is faster in."""
+    from code_repair_rl.models import faster_dtype
+    from code_repair_rl.runs import RunDir
+
+    if dtype != "auto":
+        return dtype
+    begun = RunDir.open(run).recipe().get("model") if (run / "recipe.yaml").is_file() else None
+    return str(begun["dtype"]) if isinstance(begun, dict) and "dtype" in begun else faster_dtype()
 
 
 def _chosen(tasks: str, split: str, hint: str, limit: int | None, seed: int) -> list[Task]:

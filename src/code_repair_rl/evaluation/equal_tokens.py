@@ -18,6 +18,10 @@ from dataclasses import dataclass
 from code_repair_rl.errors import BadInput
 from code_repair_rl.evaluation.estimates import Estimate, difference, rate
 from code_repair_rl.evaluation.result import EvalResult, SampleResult
+from code_repair_rl.grading import Outcome
+
+ENOUGH = 0.98
+"""Of the agent's tokens: with less, the recorded single answers are too few to spend as much."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +86,7 @@ def at_equal_tokens(agent: EvalResult, single: EvalResult) -> EqualTokens:
 def sentence(found: EqualTokens) -> str:
     """What was found, in words."""
     apart = found.difference
-    missing = "" if found.tokens >= 0.98 * found.agent_tokens else " (more single answers are needed to match them)"
+    missing = "" if found.tokens >= ENOUGH * found.agent_tokens else " (more single answers are needed to match them)"
     return (
         f"At {found.tokens:.0f} sampled tokens per attempt{missing}: {100 * found.agent.value:.1f} % with the agent, "
         f"{100 * found.rival.value:.1f} % with up to {found.answers:.1f} single answers that the visible tests choose "
@@ -102,7 +106,7 @@ def _limit(costs: Sequence[float], budget: float) -> tuple[int, float]:
 def _passes(samples: Sequence[SampleResult], m: int) -> float:
     """The chance that the first answer that holds up is among `m` (or all there are), and passes."""
     m = min(m, len(samples))
-    held = sum(bool(sample.holds_up) for sample in samples)
+    held = sum(_held(sample) for sample in samples)
     if m == 0 or held == 0:
         return 0.0
     return sum(sample.passed for sample in samples) / held * _any(len(samples), held, m)
@@ -119,14 +123,19 @@ def _any(n: int, wanted: int, m: int) -> float:
 
 def _tokens(samples: Sequence[SampleResult], m: int) -> float:
     """Tokens that at most `m` answers cost, on average over all orders."""
-    n, held = len(samples), sum(bool(sample.holds_up) for sample in samples)
+    n, held = len(samples), sum(_held(sample) for sample in samples)
     m = min(m, n)
 
     def looked_at(sample: SampleResult) -> float:
-        others_held = held - bool(sample.holds_up)
+        others_held = held - _held(sample)
         return sum(math.comb(n - 1 - others_held, j) / math.comb(n - 1, j) for j in range(m)) / n
 
     return sum(sample.tokens * looked_at(sample) for sample in samples)
+
+
+def _held(sample: SampleResult) -> bool:
+    """Whether an answer holds up; older evaluations said so of code that does not compile, too."""
+    return bool(sample.holds_up) and sample.outcome != Outcome.SYNTAX_ERROR
 
 
 def _known(samples: Sequence[SampleResult]) -> list[SampleResult]:
@@ -135,6 +144,15 @@ def _known(samples: Sequence[SampleResult]) -> list[SampleResult]:
 
 def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
+
+
+def can_be_compared(agent: EvalResult, single: EvalResult) -> bool:
+    """Whether `at_equal_tokens` takes the two."""
+    try:
+        _require(agent, single)
+    except BadInput:
+        return False
+    return True
 
 
 def _require(agent: EvalResult, single: EvalResult) -> None:

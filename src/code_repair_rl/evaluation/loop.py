@@ -122,8 +122,7 @@ def evaluate(
         read_back = path is not None and path.is_file()
         if path is not None and read_back:
             found = read_rows(path)
-            anew = dataclasses.replace(sampling, seed=derived_seed(seed, "again"))
-            attempt = partial(_attempt, engine, grader, hint, anew, agent)
+            attempt = partial(_attempt, engine, grader, hint, seeded, agent)
             rows = another_chance(found, {task.task_id: task for task in batch}, grader, attempt)
         else:
             found = []
@@ -214,7 +213,11 @@ def _attempt(
     agent: Agent | None,
     tasks: Sequence[Task],
     count: int,
+    which: str = "",
 ) -> list[list[Answer]]:
+    """Fresh attempts; `which` tells a later chance from every other."""
+    if which:
+        sampling = dataclasses.replace(sampling, seed=derived_seed(sampling.seed, "again", which))
     return ask(engine, grader, tasks, hint=hint, completions_per_task=count, sampling=sampling, agent=agent)
 
 

@@ -82,7 +82,7 @@ def table(kept: Mapping[str, Any]) -> str:
         "",
         f"{asked['tasks']} tasks of {asked['problems']} problems ({asked['task_set']}, {asked['split']} split),"
         f" {asked['samples']} answers each at temperature {asked['temperature']}. Brackets: 95 % intervals by problem."
-        + (f" {asked['left_out']} tasks were left out: their prompts are too long." if asked["left_out"] else ""),
+        + (f" {asked['left_out']} tasks were left out: their prompts are too long." if asked.get("left_out") else ""),
         "",
         *(f"**{note}**\n" if "NOTHING" in note else f"{note}\n" for note in asked["notes"]),
         "| | balanced accuracy | macro-F1 | MCC | evidence F1 | readable | calibration error |",
@@ -120,7 +120,10 @@ def table(kept: Mapping[str, Any]) -> str:
 
 def _pairs_table(kept: Mapping[str, Any]) -> list[str]:
     """Outcomes over pairs and VD-S, one model a row."""
-    with_pairs = {name: model for name, model in kept["models"].items() if model["pairs"]}
+    pairs = {name: model["pairs"] for name, model in kept["models"].items()}
+    with_pairs = {
+        name: model for name, model in kept["models"].items() if "unreadable" in pairs[name].get("majority", ())
+    }
     if not with_pairs:
         return []
     columns = [name.replace("_", " ") for name in PAIR_OUTCOMES]

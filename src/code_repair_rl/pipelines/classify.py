@@ -217,10 +217,10 @@ def _outside(body: Sequence[ast.stmt]) -> Iterator[tuple[int, int]]:
     for node in body:
         docstring = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
         if isinstance(node, ast.ClassDef):
+            if node.decorator_list or node.bases or node.keywords:  # all of them are code that runs
+                yield first_line_of(node), max(first_line_of(node), first_line_of(node.body[0]) - 1)
             yield from _outside(node.body)
-        elif not docstring and not isinstance(
-            node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Import | ast.ImportFrom
-        ):
+        elif not docstring and not isinstance(node, _ASKED_OR_HARMLESS):
             yield node.lineno, node.end_lineno or node.lineno
 
 

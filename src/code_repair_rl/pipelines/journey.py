@@ -41,7 +41,7 @@ class Outcome:
     """What a journey found."""
 
     results: dict[str, EvalResult]
-    """`base`, `sft`, `grpo` and, where it was trained, `control`, in this order."""
+    """`base`, where it was judged, `sft`, `grpo` and, where it was trained, `control`, in this order."""
     comparisons: list[Comparison]
     """What reinforcement changed: against SFT, and against the control."""
     report: Path
@@ -182,12 +182,12 @@ def _of_same_base(recipe: Recipe, folder: Path, other: Path, *, sft_too: bool = 
         BadInput: it has not, or one of the folders lies in the other.
     """
     decides = {*_DECIDES_THE_BASE, *(["sft"] if sft_too else [])}
-    if sft_too and recipe.agent is not None:
-        decides.remove("agent")  # a model that was taught single answers may go on with an agent
     here, there = folder.resolve(), other.resolve()
     if here == there or here in there.parents or there in here.parents:
         raise BadInput("a run cannot take over its own evaluation", where=str(other), mend="name another run")
     run = RunDir.open(other)
+    if sft_too and run.recipe().get("agent") is None:
+        decides.remove("agent")  # a model that was taught single answers may go on with an agent
     asked, was_asked = (
         {key: one.get(key) for key in decides} for one in (recipe.model_dump(mode="json"), run.recipe())
     )

@@ -123,12 +123,12 @@ def agent_of(section: AgentSection | None) -> Agent | None:
     if section is None:
         return None
     if section.name == "repair-loop":
-        return RepairLoop(section.most_turns, section.undo, section.max_feedback_characters)
+        return RepairLoop(section.max_turns, section.undo, section.max_feedback_characters)
     from code_repair_rl.rollouts.jailed_agent import JailedAgent
 
     return JailedAgent(
         program_named(section.name),
-        max_turns=section.most_turns,
+        max_turns=section.max_turns,
         deadline_seconds=section.deadline_seconds,
         context_tokens=section.context_tokens,
         concurrency=section.at_once,

@@ -14,7 +14,16 @@ from pathlib import Path
 from typing import Any
 
 from code_repair_rl.errors import BadInput
-from code_repair_rl.evaluation import Comparison, Estimate, EvalResult, at_equal_tokens, compare, difference, summary
+from code_repair_rl.evaluation import (
+    Comparison,
+    Estimate,
+    EvalResult,
+    at_equal_tokens,
+    compare,
+    difference,
+    summary,
+)
+from code_repair_rl.evaluation.equal_tokens import ENOUGH, can_be_compared
 from code_repair_rl.home import write_atomically
 from code_repair_rl.pipelines.forgetting import kept_path
 from code_repair_rl.runs import RunDir, changed_keys
@@ -78,8 +87,11 @@ def _against_single_answers(run: RunDir, results: Mapping[str, EvalResult]) -> l
     other = RunDir.open(adopted)
     found = []
     for mine, theirs in (("sft", "sft"), ("grpo", "sft"), ("grpo", "grpo"), ("grpo", "control")):
-        if mine in results and theirs in other.eval_names():
-            compared = at_equal_tokens(results[mine], EvalResult.read(other.eval_path(theirs)))
+        if mine not in results or theirs not in other.eval_names():
+            continue
+        single = EvalResult.read(other.eval_path(theirs))
+        if can_be_compared(results[mine], single):
+            compared = at_equal_tokens(results[mine], single)
             figures = {key: _bounds(getattr(compared, key)) for key in ("agent", "rival", "difference", "best_of")}
             apart = [round(one, 4) for one in compared.apart]
             tokens = {key: round(getattr(compared, key), 1) for key in ("tokens", "agent_tokens", "answers")}
@@ -343,7 +355,7 @@ def _study_table(records: Sequence[Mapping[str, Any]]) -> str:
 def _what(kept: Mapping[str, Any]) -> str:
     """What a model was asked for so many times."""
     agent = kept["recipe"].get("agent")
-    return f"attempts of up to {agent['max_turns'] or 3} answers" if agent else "answers"
+    return f"attempts of up to {agent['max_turns']} answers" if agent else "answers"
 
 
 def _within(records: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -378,7 +390,10 @@ def _equal_tokens(records: Sequence[Mapping[str, Any]]) -> list[str]:
         for kept, one in found:
             rival = f"{theirs} of {kept['warm_start_of']}, up to {one['answers']:.1f}"
             figures = (_percent(one["agent"]), _percent(one["rival"]), _points(one["difference"]))
-            row = (kept["recipe"]["seed"], mine, rival, f"{one['tokens']:.0f}", *figures)
+            tokens = f"{one['agent_tokens']:.0f}"
+            if one["tokens"] < ENOUGH * one["agent_tokens"]:
+                tokens += f", single at most {one['tokens']:.0f}"
+            row = (kept["recipe"]["seed"], mine, rival, tokens, *figures)
             lines.append(f"| {' | '.join(map(str, row))} |")
         sizes = {len(one["apart"]) for _, one in found}
         if len(found) > 1 and sizes == {len(found[0][0]["problems"])}:

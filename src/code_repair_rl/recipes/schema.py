@@ -6,7 +6,7 @@ read their own section and nothing else. Unknown keys are refused, so that a mis
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -174,8 +174,8 @@ class AgentSection(Section):
     name: str = Field(default="repair-loop", pattern=r"^(repair-loop|mini-swe-agent|nano-agent|[\w.]+:\w+)$")
     """`repair-loop`: edit, run the visible tests, read the failure, edit again. `mini-swe-agent`, `nano-agent`: these
     programs, in a jail. `module:Class`: an adapter of your own for another program."""
-    max_turns: int = Field(default=0, ge=0)
-    """Answers per attempt at most; each may have `max_new_tokens`. 0: 3 of the repair-loop, 30 of a program."""
+    max_turns: int = Field(default=3, ge=1)
+    """Answers per attempt at most; each may have `max_new_tokens`. Of a program 30, where nothing is said."""
     undo: bool = True
     """`repair-loop`: whether a failed edit is undone, so that each answer edits the task's own files; false lets
     answers build on one another."""
@@ -188,10 +188,12 @@ class AgentSection(Section):
     at_once: int = Field(default=8, ge=1)
     """Programs: attempts at the same time."""
 
-    @property
-    def most_turns(self) -> int:
-        """`max_turns`, or its default."""
-        return self.max_turns or (3 if self.name == "repair-loop" else 30)
+    @model_validator(mode="before")
+    @classmethod
+    def _turns_of_programs(cls, given: Any) -> Any:
+        if isinstance(given, dict) and given.get("name", "repair-loop") != "repair-loop":
+            return {"max_turns": 30, **given}
+        return given
 
 
 class LaunchSection(Section):

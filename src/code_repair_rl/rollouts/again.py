@@ -16,8 +16,9 @@ from code_repair_rl.tasks import Task
 if TYPE_CHECKING:
     from code_repair_rl.grading import Grader, Verdict
 
-Attempt = Callable[[Sequence[Task], int], Sequence[Sequence[Answer]]]
-"""Attempts tasks so many times each, and grades what comes of it."""
+Attempt = Callable[[Sequence[Task], int, str], Sequence[Sequence[Answer]]]
+"""Attempts tasks so many times each, and grades what comes of it; the text tells this chance from every other, and
+belongs into the seed."""
 
 
 def another_chance(
@@ -41,9 +42,10 @@ def another_chance(
     for place, row in enumerate(found):
         if row.ending == Ending.INFRASTRUCTURE:
             lost.setdefault(row.task_id, []).append(place)
+    which = " ".join(found[place].key for places in lost.values() for place in places)
     for count in sorted({len(places) for places in lost.values()}):
         asked = [task_id for task_id, places in lost.items() if len(places) == count]
-        for task_id, answers in zip(asked, attempt([tasks[one] for one in asked], count), strict=True):
+        for task_id, answers in zip(asked, attempt([tasks[one] for one in asked], count, which), strict=True):
             for place, answer in zip(lost[task_id], answers, strict=True):
                 old = found[place]
                 found[place] = row_of(

@@ -71,15 +71,17 @@ def recorded_turns(episode: Episode) -> tuple[RecordedTurn, ...] | None:
         return None
     found: list[RecordedTurn] = []
     place = 0
-    between = _between_answers(episode.messages[len(episode.opening) :])
+    answers = episode.answers or tuple(
+        n for n, message in enumerate(episode.messages) if message["role"] == "assistant"
+    )
     for number, turn in enumerate(episode.turns):
         if number:
-            said = between[number - 1] if number <= len(between) else []
-            for message in said or [{"role": "user", "content": ""}]:
-                stop = place + (len(turn.new_ids) if message is (said or [message])[0] else 0)
+            said = episode.messages[answers[number - 1] + 1 : answers[number]]
+            for message in said or ({"role": "user", "content": ""},):
+                stop = place + (len(turn.new_ids) if message is (said or (message,))[0] else 0)
                 found.append(
                     RecordedTurn(
-                        role=str(message["role"]),
+                        role="tool" if message["role"] == "tool" else "user",
                         text=str(message.get("content") or ""),
                         start=place,
                         end=stop,
@@ -88,26 +90,14 @@ def recorded_turns(episode: Episode) -> tuple[RecordedTurn, ...] | None:
                 )
                 place = stop
         stop = place + len(turn.token_ids)
-        calls = _calls(episode.messages[len(episode.opening) :], number)
+        calls = _calls(episode.messages[answers[number]]) if number < len(answers) else ()
         found.append(RecordedTurn(role="assistant", text=turn.text, start=place, end=stop, tool_calls=calls))
         place = stop
     return tuple(found)
 
 
-def _between_answers(messages: Sequence[ChatMessage]) -> list[list[ChatMessage]]:
-    """What was said after each answer."""
-    found: list[list[ChatMessage]] = []
-    for message in messages:
-        if message["role"] == "assistant":
-            found.append([])
-        elif found:
-            found[-1].append(message)
-    return found
-
-
-def _calls(messages: Sequence[ChatMessage], number: int) -> tuple[ToolCall, ...]:
-    answers = [message for message in messages if message["role"] == "assistant"]
-    calls: Any = (answers[number].get("tool_calls") or ()) if number < len(answers) else ()
+def _calls(answer: ChatMessage) -> tuple[ToolCall, ...]:
+    calls: Any = answer.get("tool_calls") or ()
     return tuple(
         ToolCall(
             name=str(call["function"]["name"]),

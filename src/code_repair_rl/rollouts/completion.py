@@ -7,12 +7,18 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol, TypedDict
 
+from code_repair_rl.errors import BadInput
+
 
 class Message(TypedDict):
     """One chat message."""
 
     role: str
     content: str
+
+
+class PromptTooLong(BadInput):
+    """A server finds a prompt too long for its model; the message is the server's."""
 
 
 class FinishReason(StrEnum):

@@ -58,6 +58,8 @@ class Curated:
     messages: tuple[Mapping[str, Any], ...]
     """With roles; an assistant's message says in `learn` whether it is learnt. Tool calls are as the chat API has
     them."""
+    asked: int = 0
+    """How many of `messages` come before the first answer that was sampled."""
     tools: tuple[Mapping[str, Any], ...] = ()
     """What the model was offered, in the OpenAI form."""
     prompt_ids: tuple[int, ...] = ()
@@ -190,6 +192,7 @@ def _example(row: RolloutRow, tasks: Mapping[str, Task], learn: str, run_name: s
         problem=row.problem,
         source=f"{run_name}/{row.key}",
         messages=(*asked, *_said(row, learn)),
+        asked=len(asked),
         tools=tools,
         prompt_ids=row.prompt_ids,
         token_ids=row.token_ids if exact else (),
@@ -201,7 +204,10 @@ def _asked(row: RolloutRow, task: Task | None) -> tuple[Sequence[Mapping[str, An
     """The messages before the first answer, and the tools that were offered."""
     if row.opening is not None:
         opening = json.loads(row.opening)
-        return opening["messages"], tuple(opening["tools"])
+        given = [
+            message | {"learn": False} if message["role"] == "assistant" else message for message in opening["messages"]
+        ]
+        return given, tuple(opening["tools"])
     return (messages(task, row.hint) if task is not None else []), ()
 
 

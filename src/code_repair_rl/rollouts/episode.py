@@ -73,9 +73,9 @@ class Episode:
     """What was changed, new files included, in canonical edit text."""
     messages: tuple[ChatMessage, ...] = ()
     """The conversation of `turns` as messages, answers included."""
-    opening: tuple[ChatMessage, ...] = ()
-    """Those before the first answer, where the agent's program words its prompt itself; empty where it is the task's.
-    """
+    answers: tuple[int, ...] = ()
+    """Places of the sampled answers in `messages`, where an agent's program words its prompt itself and may put answers
+    of its own there; empty where the prompt is the task's, and every answer in `messages` was sampled."""
     tools: tuple[Mapping[str, Any], ...] = ()
     """What the policy was offered, in the OpenAI form."""
     forks: int = 0
@@ -87,6 +87,11 @@ class Episode:
     wall_seconds: float = 0.0
     evidence: str = ""
     """What led to the ending, for people: the agent's last output, the error."""
+
+    @property
+    def opening(self) -> tuple[ChatMessage, ...]:
+        """What an agent's program asked before the first answer; empty where the prompt is the task's."""
+        return self.messages[: self.answers[0]] if self.answers else ()
 
     @property
     def sampled_tokens(self) -> int:

@@ -4,7 +4,7 @@
         session = gateway.open_session()
         agent = pool.submit(run_an_agent, gateway.base_url(session), gateway.token)   # speaks HTTP, in a jail
         gateway.serve_while([agent])                                                  # torch stays on this thread
-        turns, messages, tools = gateway.close_session(session).longest()
+        chain = gateway.close_session(session).longest()      # its turns are the exact tokens
 
 One thread speaks HTTP; requests wait in one queue. The thread that calls `serve_while` takes those that came in, in
 their order, as one micro-batch: it joins each to its session's tokens, samples, records and hands back. So torch and
@@ -34,7 +34,7 @@ from typing import Any, Protocol, runtime_checkable
 from code_repair_rl.errors import BadInput, MachineryFailed
 from code_repair_rl.rollouts.chat_format import chat_format
 from code_repair_rl.rollouts.chat_request import ChatRequest, RequestError
-from code_repair_rl.rollouts.completion import Completion, Engine, Sampling
+from code_repair_rl.rollouts.completion import Completion, Engine, PromptTooLong, Sampling
 from code_repair_rl.rollouts.episode import Ending
 from code_repair_rl.rollouts.sessions import Choice, Prepared, Session, SessionEnded, SessionLimits
 
@@ -336,6 +336,10 @@ class Gateway:
                 for one in group:
                     self._sample([one])
                 return
+            if isinstance(error, PromptTooLong):
+                ((pending, _),) = group
+                _deliver(pending, _refusal(pending.session.fill(error.what), pending.session))
+                return
             _log.exception("the engine failed")
             for pending, _ in group:
                 pending.session.fail(f"the engine failed: {error}")
@@ -347,8 +351,8 @@ class Gateway:
                 choices = pending.session.record(
                     prepared, completions, stops=pending.request.stops, weights_version=version
                 )
-            except SessionEnded as ended:
-                _deliver(pending, _refusal(ended, pending.session))
+            except Exception as error:
+                _deliver(pending, _refusal(error, pending.session))
                 continue
             self.requests += 1
             _deliver(pending, Answered(tuple(choices), len(prepared.prompt_ids)))

@@ -9,11 +9,13 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
+from glob import escape
 from importlib.resources import files as package_files
 from pathlib import Path, PurePosixPath
 from threading import Event
@@ -26,10 +28,11 @@ from code_repair_rl.grading.repository import packages
 from code_repair_rl.rollouts.agent_programs import AgentProgram, Endpoint, environment_of, python_for
 from code_repair_rl.rollouts.ask import derived_seed
 from code_repair_rl.rollouts.completion import Engine, Sampling
-from code_repair_rl.rollouts.episode import ChatMessage, Ending, Episode
+from code_repair_rl.rollouts.episode import Ending, Episode
 from code_repair_rl.rollouts.gateway import Gateway, path_of
 from code_repair_rl.rollouts.sessions import Session, SessionLimits
 from code_repair_rl.sandbox import GIB, MIB, Cause, Job, JobResult, Limits, Sandbox, select_backend
+from code_repair_rl.sandbox.command_line import interpreter_folder
 from code_repair_rl.tasks import HintLevel, RepositoryTests, Task
 
 if TYPE_CHECKING:
@@ -156,7 +159,7 @@ class JailedAgent:
             api_key=gateway.token,
             model=gateway.model,
             deadline_seconds=self.deadline_seconds,
-            context_tokens=session.context_tokens,
+            context_tokens=min(session.context_tokens, self.context_tokens or session.context_tokens),
         )
         launch = self.program.launch(instructions(task, hint), endpoint, jail.python)
         told = {
@@ -172,9 +175,7 @@ class JailedAgent:
             stdin=json.dumps(told),
             read_only={
                 **{folder: folder for folder in environment_of(jail.python)},
-                **(
-                    {_SOCKET: str(gateway.socket_path), **_hidden(task, gateway.socket_path.parent)} if isolated else {}
-                ),
+                **({_SOCKET: str(gateway.socket_path), **self._covers(task, gateway, jail)} if isolated else {}),
             },
             python_path=packages(),
             collect=(_WORK,),
@@ -191,6 +192,11 @@ class JailedAgent:
                 output_bytes=16 * MIB,
             ),
         )
+
+    def _covers(self, task: Task, gateway: Gateway, jail: _Jail) -> dict[str, str]:
+        """See `_hidden`; nothing is covered where the agent itself is installed in this environment and needs it."""
+        here = jail.python == sys.executable and self.program.python_module is not None
+        return {} if here else _hidden(task, gateway.socket_path.parent)
 
 
 def instructions(task: Task, hint: HintLevel | str) -> str:
@@ -218,8 +224,8 @@ def instructions(task: Task, hint: HintLevel | str) -> str:
 
 
 def _episode_of(task: Task, session: Session, result: JobResult, wall_seconds: float) -> Episode:
-    turns, messages, tools = session.longest()
-    ending, evidence = _ending(session, result, answered=bool(turns))
+    chain = session.longest()
+    ending, evidence = _ending(session, result, answered=bool(chain.turns))
     after: Mapping[str, str] = {}
     patch = ""
     if ending is not Ending.INFRASTRUCTURE:
@@ -232,13 +238,13 @@ def _episode_of(task: Task, session: Session, result: JobResult, wall_seconds: f
             ending = Ending.NO_DIFF
     return Episode(
         task_id=task.task_id,
-        turns=turns,
+        turns=chain.turns,
         ending=ending,
         files_after=after,
         patch=patch,
-        messages=messages,
-        opening=_opening(messages, len(turns)),
-        tools=tools,
+        messages=chain.messages,
+        answers=chain.answers,
+        tools=chain.tools,
         forks=session.forks,
         rewrites=session.rewrites,
         broken_tool_calls=session.broken_tool_calls,
@@ -250,19 +256,21 @@ def _episode_of(task: Task, session: Session, result: JobResult, wall_seconds: f
 def _hidden(task: Task, folder: Path) -> dict[str, str]:
     """Mounts that cover installed copies of what the task is about: the answer could be read there.
 
+    Covered are the packages of this environment and of its interpreter; an agent's own environment is the agent's.
+
     Args:
         task: whose modules they are.
         folder: where the nothing that covers them is made.
     """
     (folder / "nothing").mkdir(exist_ok=True)
     (folder / "nothing.py").touch()
+    places = [*map(Path, packages()), *Path(interpreter_folder()).glob("lib/python3*/site-packages")]
     covers: dict[str, str] = {}
-    for name in _modules(task):
-        for folder_of_packages in map(Path, packages()):
-            if (folder_of_packages / name).is_dir():
-                covers[str(folder_of_packages / name)] = str(folder / "nothing")
-            if (folder_of_packages / f"{name}.py").is_file():
-                covers[str(folder_of_packages / f"{name}.py")] = str(folder / "nothing.py")
+    for name in map(escape, _modules(task)):
+        for place in places:
+            for pattern in (name, f"{name}.py", f"{name}.*.so", f"__pycache__/{name}.*.pyc"):
+                for found in place.glob(pattern):
+                    covers[str(found)] = str(folder / ("nothing" if found.is_dir() else "nothing.py"))
     return covers
 
 
@@ -275,12 +283,6 @@ def _modules(task: Task) -> set[str]:
             if path.suffix == ".py" and path.is_relative_to(root):
                 found.add(path.relative_to(root).parts[0].removesuffix(".py"))
     return found - RUNNER
-
-
-def _opening(messages: Sequence[ChatMessage], answers: int) -> tuple[ChatMessage, ...]:
-    """What was asked before the first of so many answers; the program may have put answers of its own before it."""
-    places = [number for number, message in enumerate(messages) if message["role"] == "assistant"]
-    return tuple(messages[: places[len(places) - answers]]) if answers else ()
 
 
 def _ending(session: Session, result: JobResult, *, answered: bool) -> tuple[Ending, str]:

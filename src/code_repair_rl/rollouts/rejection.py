@@ -88,7 +88,7 @@ def sample_rollouts(
         if step in recorded:
             found = run.rollouts(step)
             by_id = {task.task_id: task for task in batch}
-            rows = another_chance(found, by_id, grader, lambda some, count: attempt(some, count, "again"))
+            rows = another_chance(found, by_id, grader, lambda some, count, which: attempt(some, count, "again", which))
             if rows != found:
                 run.write_rollouts(step, rows)
         else:

@@ -12,6 +12,7 @@ import json
 import math
 import os
 import random
+import re
 import threading
 import urllib.parse
 from collections.abc import Callable, Mapping, Sequence
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from code_repair_rl.errors import BadInput, MachineryFailed
-from code_repair_rl.rollouts.completion import Completion, FinishReason, Message, Sampling
+from code_repair_rl.rollouts.completion import Completion, FinishReason, Message, PromptTooLong, Sampling
 from code_repair_rl.rollouts.http_json import LONGEST_PAUSE_SECONDS, Later, Refused, exchange, is_loopback, opener_for
 from code_repair_rl.rollouts.tool_calls import written_call
 
@@ -34,6 +35,9 @@ API_KEY_VARIABLE = "OPENAI_API_KEY"
 
 _Conversation = list[dict[str, Any]] | dict[str, Any]
 """Messages, or `messages` with `tools`."""
+
+_TOO_LONG = re.compile(r"context.?(length|window|size)|maximum.{0,40}tokens|too (long|many tokens)", re.IGNORECASE)
+"""How servers say that a prompt does not fit."""
 
 _OPTIONAL = ("logprobs", "seed", "temperature")
 """Parameters that some servers do not know: left out from then on where a refusal names one of them."""
@@ -257,7 +261,8 @@ class RemoteEngine:
         mend = mends.get(refusal.status)
         if 300 <= refusal.status < 400:
             mend = "name the address that it redirects to"
-        return BadInput(
+        too_long = refusal.status in (400, 413, 422) and _TOO_LONG.search(refusal.message)
+        return (PromptTooLong if too_long else BadInput)(
             f"the server refused the request for {self.model!r}: {refusal.status} {refusal.message}",
             where=self.address,
             mend=mend,
@@ -266,7 +271,7 @@ class RemoteEngine:
 
 def _text(message: Mapping[str, Any]) -> str:
     """An answer as a model writes it: tool calls that the server has read are put back."""
-    calls = [written_call(call) for call in message.get("tool_calls") or ()]
+    calls = [written_call(call) for call in message.get("tool_calls") or () if "function" in call]
     return "\n".join(part for part in (str(message.get("content") or ""), *calls) if part)
 
 

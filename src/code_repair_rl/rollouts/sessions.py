@@ -14,7 +14,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from code_repair_rl.rollouts.ask import derived_seed
 from code_repair_rl.rollouts.chat_format import ChatFormat
@@ -101,6 +101,17 @@ class Choice:
     finish_reason: str
     """`stop`, `length` or `tool_calls`."""
     turn: Turn
+
+
+class Chain(NamedTuple):
+    """A conversation from its first request to its last answer."""
+
+    turns: tuple[Turn, ...]
+    messages: tuple[ChatMessage, ...]
+    tools: tuple[Tool, ...]
+    """Those that were offered first."""
+    answers: tuple[int, ...]
+    """Places of the sampled answers in `messages`: an agent may put answers there that were never given."""
 
 
 class Session:
@@ -208,21 +219,30 @@ class Session:
             if self.ended is None:
                 self._end(ending, what)
 
+    def fill(self, what: str) -> SessionEnded:
+        """End where the engine finds the conversation too long for it."""
+        with self._lock:
+            return self.ended or self._end(Ending.CONTEXT_FULL, what)
+
     def fail(self, what: str) -> None:
         """Note a failure of ours."""
         with self._lock:
             self.failure = self.failure or what
 
-    def longest(self) -> tuple[tuple[Turn, ...], tuple[ChatMessage, ...], tuple[Tool, ...]]:
-        """The chain with most answers (then most tokens, then the latest), its messages, and the tools offered."""
+    def longest(self) -> Chain:
+        """The chain with most answers (then most tokens, then the latest)."""
         with self._lock:
             if not self._nodes:
-                return (), (), ()
+                return Chain((), (), (), ())
             lines = [node.line() for node in self._nodes]
         line = max(enumerate(lines), key=lambda one: (len(one[1]), _sampled(one[1]), one[0]))[1]
-        messages = [message for node in line for message in (*node.new_messages, node.answer)]
-        turns = tuple(node.turn for node in line)
-        return turns, tuple(messages), line[0].tools
+        messages: list[ChatMessage] = []
+        answers: list[int] = []
+        for node in line:
+            messages += node.new_messages
+            answers.append(len(messages))
+            messages.append(node.answer)
+        return Chain(tuple(node.turn for node in line), tuple(messages), line[0].tools, tuple(answers))
 
     def _end(self, ending: Ending, what: str) -> SessionEnded:
         self.ended = SessionEnded(ending, what)
@@ -288,9 +308,12 @@ def _until_stop(
     if found:
         text = text[: min(found)[0]]
         count = next(
-            length
-            for length in range(1, count + 1)
-            if length == count or any(stop in chat.decode(completion.token_ids[:length]) for stop in stops)
+            (
+                length
+                for length in range(1, count)
+                if any(stop in chat.decode(completion.token_ids[:length]) for stop in stops)
+            ),
+            count,
         )
         reason = FinishReason.STOP
     return Turn(new_ids, completion.token_ids[:count], completion.logprobs[:count], text, reason, weights_version)

@@ -24,6 +24,7 @@ class _Row(BaseModel):
     problem: str = ""
     source: str = ""
     messages: list[dict[str, Any]]
+    asked: int | None = None
     tools: list[dict[str, Any]] = []
     prompt_ids: tuple[int, ...] = ()
     token_ids: tuple[int, ...] = ()
@@ -73,7 +74,8 @@ def _read(line: str, where: str) -> _Row:
 
 
 def _example(row: _Row, written: TemplateFormat, tokenizer: Any, where: str) -> Example:
-    first = next(number for number, message in enumerate(row.messages) if message["role"] == "assistant")
+    answers = (number for number, message in enumerate(row.messages) if message["role"] == "assistant")
+    first = row.asked or next(answers)
     prompt = written.encode(row.messages[:first], row.tools)
     if row.prompt_ids == prompt and any(row.learnt):
         return _cut(row.prompt_ids, row.token_ids, row.learnt)
