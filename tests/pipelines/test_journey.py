@@ -148,7 +148,7 @@ def test_an_agent_goes_on_with_a_model_that_was_taught_single_answers(task_file:
     )
     log = Log()
     run_journey(other, tmp_path / "second", log, warm_start_of=tmp_path / "loop")  # judged with the same agent there
-    assert log.stages == ["grpo", "eval grpo", "report"]
+    assert log.stages == ["eval sft", "grpo", "eval grpo", "report"]  # what was found is shown again
     assert record(RunDir.open(tmp_path / "second"))["at_equal_tokens"] == []
 
 

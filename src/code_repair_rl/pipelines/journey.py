@@ -94,13 +94,13 @@ def run_journey(
     recipe = settled(recipe, folder)
     taken_over = require_possible(recipe, folder, base_of, warm_start_of)
     run = RunDir.create(folder, recipe.model_dump(mode="json"), resume=True)
-    if taken_over.base_of is not None:
+    if taken_over.base_of is not None and _has_base(taken_over.base_of):
         run.adopt_samples("base", taken_over.base_of)
     if taken_over.warm_start_of is not None:
         run.adopt_stage("sft", taken_over.warm_start_of, judged=taken_over.base_of is not None)
     prepare(recipe, watcher)
     results = {}
-    if run.adopted("sft") is None or run.eval_samples_path("base").is_dir():
+    if run.adopted("sft") is None or _has_base(run):
         results["base"] = _evaluated(recipe, "base", run, watcher)
 
     sft_folder, grpo_folder, control_folder = (folder / name for name in ("sft", "grpo", "control"))
@@ -197,13 +197,17 @@ def _of_same_base(recipe: Recipe, folder: Path, other: Path, *, sft_too: bool = 
             where=str(run.recipe_path),
             mend="name a run of the same recipe, or take nothing over",
         )
-    if not run.eval_samples_path("base").is_dir():
+    if not _has_base(run) and run.adopted("sft") is None:
         raise BadInput("that run has not asked its base model", where=str(other), mend="let it go on")
     if sft_too and not (is_finished(RunDir.open(other / "sft")) and "sft" in run.eval_names()):
         raise BadInput(
             "that run has not finished and judged its fine-tuning", where=str(other / "sft"), mend="let it go on"
         )
     return run
+
+
+def _has_base(run: RunDir) -> bool:
+    return run.eval_samples_path("base").is_dir()
 
 
 def start_anew(folder: Path) -> None:
