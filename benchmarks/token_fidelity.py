@@ -143,7 +143,7 @@ def check_splices(counts: Counts, turns: Sequence[Turn], seen: dict[tuple[int, .
 
 def check_retokenised(counts: Counts, gateway: Gateway, session: Session) -> None:
     """What whoever tokenises the messages again would train on."""
-    turns, messages, tools = session.longest()
+    turns, messages, tools, _ = session.longest()
     chat = gateway._chat
     history: tuple[int, ...] = turns[0].new_ids
     upto = next(place for place, message in enumerate(messages) if message["role"] == "assistant")
@@ -206,7 +206,7 @@ def measure(
         for prompt, one in engine.seen:
             seen.setdefault(prompt, []).append(one)
         for number, session in enumerate(sessions):
-            chain, messages, _ = session.longest()
+            chain, messages, *_ = session.longest()
             counts.turns += len(chain)
             counts.lost_turns += turns - len(chain)
             counts.truncated_turns += sum(turn.finish_reason is FinishReason.LENGTH for turn in chain)
