@@ -31,7 +31,7 @@ def test_a_file_gets_a_verdict_for_people_and_for_scripts(tmp_path: Path) -> Non
     assert told["vulnerable"] is None  # no verdict is not a clean bill
     assert told["not_asked"] == []
     assert "opinion" in told["note"]
-    assert "unreadable" in crrl("classify", str(file), *TINY, "--fail-if-vulnerable", code=3)
+    assert "unreadable" in crrl("classify", str(file), *TINY, "--fail-if-vulnerable", code=4)
 
 
 def test_cited_lines_are_shown_and_highlighted(tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ def classify(
     fail: bool = typer.Option(
         False,
         "--fail-if-vulnerable",
-        help="End with 1 where a verdict is vulnerable, with 3 where some of it got no verdict.",
+        help="End with 1 where a verdict is vulnerable, with 4 where some of it got no verdict.",
     ),
     as_json: bool = typer.Option(False, "--json", help="Print one object."),
 ) -> None:
@@ -86,7 +86,7 @@ def classify(
             typer.echo(f"{place}  NOT asked about: {rest.reason}")
         typer.echo(_OPINION)
     if fail and verdict is not False:
-        raise typer.Exit(1 if verdict else 3)
+        raise typer.Exit(1 if verdict else 4)
 
 
 def _verdict(found: Sequence[Opinion], not_asked: Sequence[NotAsked]) -> bool | None:
