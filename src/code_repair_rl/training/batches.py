@@ -14,6 +14,11 @@ if TYPE_CHECKING:
     from code_repair_rl.runs import RolloutRow
 
 
+_WORTH_SPLITTING = 1.5
+"""A group is split only where it has more than so many times the tokens of a prompt with one answer: whatever it is
+split into computes at least these, and the prompt again each time."""
+
+
 @dataclass(frozen=True, slots=True)
 class MicroBatch:
     """Rows of one forward and backward pass; B may be 0."""
@@ -41,7 +46,8 @@ def micro_batches(
 
     Few large forwards waste less than many small ones: what a pass costs beside its tokens (gradients of the embedding,
     weights rounded to bf16) is paid per pass. A group larger than the budget is split, and its prompt computed again
-    for each piece. Empty micro-batches come first, so that the step ends with a real one.
+    for each piece; not where that would save less than a third of the memory, as with a long prompt and short answers.
+    Empty micro-batches come first, so that the step ends with a real one.
 
     Answers without a verdict are left out, and so are those that cannot move the policy (advantage 0), unless
     `keep_silent`: with a KL term they do.
@@ -50,7 +56,8 @@ def micro_batches(
         groups: rows with advantages; each group's rows share one prompt.
         count: how many, at least 1; where that is too few for the budget, they get larger.
         most_tokens: of a micro-batch, each prompt and each common beginning of answers counted once; a single answer
-            may exceed it. (A model that cannot be packed computes more, in padded rows.)
+            may exceed it, and so may a group of at most half as many tokens again as its prompt with one answer. (A
+            model that cannot be packed computes more, in padded rows.)
         mask_truncated: tokens of answers that were cut off do not count (the answers do).
     """
     kept = [
@@ -92,6 +99,8 @@ def drawn_tokens(rows: Sequence[RolloutRow], mask_truncated: bool) -> int:
 
 def _pieces(group: Sequence[RolloutRow], most_tokens: int) -> list[list[RolloutRow]]:
     """The group's rows in order, in pieces within the budget (at least one row each)."""
+    if group:
+        most_tokens = max(most_tokens, int(_WORTH_SPLITTING * max(_cost([row]) for row in group)))
     pieces: list[list[RolloutRow]] = []
     for row in group:
         if pieces and _cost([*pieces[-1], row]) <= most_tokens:
