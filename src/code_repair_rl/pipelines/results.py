@@ -343,6 +343,8 @@ def _study_table(records: Sequence[Mapping[str, Any]]) -> str:
             known = [100 * one[0] for kept, model in seeds.values() if (one := kept["models"][model]["pass_at"].get(k))]
             cells.append(f"{sum(known) / len(known):.1f} %" if known else "–")
         lines.append(f"| {way} | {', '.join(map(str, sorted(seeds)))} | {' | '.join(cells)} |")
+    if len({tuple(sorted(seeds)) for seeds in arms.values()}) > 1:
+        lines += ["", "Rows with different seeds cannot be compared; what follows is over the seeds that both have."]
     lines += ["", "| paired over tasks, seeds pooled | seeds | pass@1, points |", "| --- | --- | --- |"]
     for before, after in itertools.combinations(arms, 2):
         shared = sorted(arms[before].keys() & arms[after].keys())
