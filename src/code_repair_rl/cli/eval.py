@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from code_repair_rl.cli.agent_options import AT_ONCE, CONTEXT_TOKENS, DEADLINE, MAX_TURNS, chosen_agent
 from code_repair_rl.cli.batch_progress import batch_progress
 from code_repair_rl.errors import BadInput
 
@@ -64,16 +65,10 @@ def evaluate(
         "--agent",
         help="Who works on each task over several answers: repair-loop, mini-swe-agent, nano-agent.",
     ),
-    max_turns: int | None = typer.Option(
-        None, "--max-turns", min=1, help="Answers per attempt of the agent at most: 3 of repair-loop, 30 of a program."
-    ),
-    deadline: float | None = typer.Option(
-        None, "--deadline", min=1.0, help="Seconds of one attempt of an agent's program, all it waits for included."
-    ),
-    context_tokens: int | None = typer.Option(
-        None, "--context-tokens", min=1, help="Longest conversation of an agent's program; the model's own by default."
-    ),
-    at_once: int | None = typer.Option(None, "--at-once", min=1, help="Attempts of an agent's program at once."),
+    max_turns: int | None = MAX_TURNS,
+    deadline: float | None = DEADLINE,
+    context_tokens: int | None = CONTEXT_TOKENS,
+    at_once: int | None = AT_ONCE,
     record_pass_rates: bool = typer.Option(
         False, "--record-pass-rates", help="Add what was found to the tasks' known difficulty for this model."
     ),
@@ -245,32 +240,6 @@ def load_engine(model: str, dtype: str = "auto") -> Engine:
     engine = LocalEngine(load_model(model, to_sample=True), load_tokenizer(model), copy_dtype=copy)
     engine.refresh()
     return engine
-
-
-def chosen_agent(name: str | None, **settings: object) -> Agent | None:
-    """The agent of that name; None for no name.
-
-    Args:
-        name: `repair-loop` …
-        settings: of a recipe's section `agent`; what is None is left at its default.
-
-    Raises:
-        BadInput: there is no such agent.
-    """
-    from pydantic import ValidationError
-
-    from code_repair_rl.pipelines.parts import agent_of
-    from code_repair_rl.recipes import AgentSection
-
-    if name is None:
-        return None
-    try:
-        given = {key: value for key, value in settings.items() if value is not None}
-        section = AgentSection.model_validate({"name": name, **given})
-    except ValidationError as error:
-        mend = "use repair-loop, mini-swe-agent, nano-agent, or module:Class"
-        raise BadInput(f"there is no agent {name!r}", where="--agent", mend=mend) from error
-    return agent_of(section)
 
 
 def name_of(model: str) -> str:

@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from code_repair_rl.cli.agent_options import AT_ONCE, CONTEXT_TOKENS, DEADLINE, MAX_TURNS, chosen_agent
 from code_repair_rl.cli.batch_progress import batch_progress
 from code_repair_rl.errors import BadInput
 
@@ -42,16 +43,10 @@ def rollout(
     agent: str | None = typer.Option(
         None, "--agent", help="Who works on each task: repair-loop … Default: one answer."
     ),
-    max_turns: int | None = typer.Option(
-        None, "--max-turns", min=1, help="Answers per attempt of the agent at most: 3 of repair-loop, 30 of a program."
-    ),
-    deadline: float | None = typer.Option(
-        None, "--deadline", min=1.0, help="Seconds of one attempt of an agent's program, all it waits for included."
-    ),
-    context_tokens: int | None = typer.Option(
-        None, "--context-tokens", min=1, help="Longest conversation of an agent's program; the model's own by default."
-    ),
-    at_once: int | None = typer.Option(None, "--at-once", min=1, help="Attempts of an agent's program at once."),
+    max_turns: int | None = MAX_TURNS,
+    deadline: float | None = DEADLINE,
+    context_tokens: int | None = CONTEXT_TOKENS,
+    at_once: int | None = AT_ONCE,
     run: Path = typer.Option(Path("runs/rollout"), "--run", help="Run directory to write into."),
     backend: str = typer.Option("auto", help="Sandbox to run answers in. `unsafe_local` isolates nothing."),
     workers: int = typer.Option(2, min=1, help="How many answers are graded at once."),
@@ -71,7 +66,7 @@ def rollout(
 
     Interrupted, the same command goes on: what was sampled is read back, not sampled again.
     """
-    from code_repair_rl.cli.eval import Local, Remote, chosen_agent
+    from code_repair_rl.cli.eval import Local, Remote
     from code_repair_rl.grading import Grader
     from code_repair_rl.rollouts import Sampling
     from code_repair_rl.rollouts.rejection import sample_rollouts

@@ -28,6 +28,7 @@ from code_repair_rl.tasks.classification import (
     evidence_lines,
     labels_of,
     leak_note,
+    lines_of,
     notes_on,
 )
 from code_repair_rl.tasks.files import load_tasks
@@ -211,7 +212,7 @@ def is_vulnerable(label: str | None) -> bool:
 
 
 def _classified(task: Task, rows: Sequence[RolloutRow], baselines: Mapping[str, str]) -> ClassifiedTask:
-    written = len(written_lines(code_of(task)[1].removesuffix("\n").split("\n")))
+    written = len(written_lines(lines_of(code_of(task)[1])))
     decisive = len({line.number for line in evidence_lines(task)})
     pair = task.origin.detail.get("pair")
     return ClassifiedTask(

@@ -15,7 +15,7 @@ from code_repair_rl.evaluation.classification import (
     ClassifiedTask,
     is_vulnerable,
 )
-from code_repair_rl.evaluation.estimates import Estimate, rate
+from code_repair_rl.evaluation.estimates import Estimate, hidden, rate
 from code_repair_rl.evaluation.votes import Vote, evidence_weighted, majority, shares, with_k
 from code_repair_rl.grading.label_scores import (
     UNREADABLE,
@@ -250,8 +250,8 @@ def vd_s(tasks: Sequence[ClassifiedTask]) -> Scored | None:
     found = [v for counts in drawn if not math.isnan(v := _missed(scores, truth, counts[cluster].astype(float)))]
     low, high = map(float, np.quantile(found, [0.025, 0.975])) if found else (0.0, 1.0)
     if high - low < 1e-12:
-        hidden = 1 - 0.05 ** (1 / len(problems))
-        low, high = max(0.0, value - hidden), min(1.0, value + hidden)
+        slack = hidden(len(problems))
+        low, high = max(0.0, value - slack), min(1.0, value + slack)
     return Scored(value, low, high)
 
 

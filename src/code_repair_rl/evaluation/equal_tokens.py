@@ -41,8 +41,6 @@ class EqualTokens:
     """Of the rival, were it to know the hidden tests (pass@m): what nobody could reach by choosing better."""
     apart: tuple[float, ...] = ()
     """Agent minus rival, of each task that has a verdict on both sides, in order."""
-    problems: tuple[str, ...] = ()
-    """What these are clustered by."""
 
 
 def at_equal_tokens(agent: EvalResult, single: EvalResult) -> EqualTokens:
@@ -79,7 +77,6 @@ def at_equal_tokens(agent: EvalResult, single: EvalResult) -> EqualTokens:
         difference=difference(apart, problems),
         best_of=rate(best, problems),
         apart=tuple(apart),
-        problems=tuple(problems),
     )
 
 

@@ -69,6 +69,11 @@ def pass_at_k(samples: int, passed: int, k: int) -> float:
     return 1.0 - math.comb(samples - passed, k) / math.comb(samples, k)
 
 
+def hidden(groups: int) -> float:
+    """The largest rate that so many groups, none of which shows it, could hide in 5 % of the cases."""
+    return float(1 - 0.05 ** (1 / groups))
+
+
 def wilson(passed: int, total: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
     """Wilson's score interval for `passed` of `total` independent trials (E. B. Wilson, JASA 22, 1927)."""
     if total == 0:
@@ -131,7 +136,7 @@ def rate(values: Sequence[float], clusters: Sequence[str]) -> Estimate:
     if groups < 2:
         return Estimate(found.mean, 0.0, 1.0, n, groups, "none")
     if found.standard_error == 0 or found.mean in (0.0, 1.0):
-        slack = 1 - 0.05 ** (1 / groups)
+        slack = hidden(groups)
         low, high = max(0.0, found.mean - slack), min(1.0, found.mean + slack)
         return Estimate(found.mean, low, high, n, groups, "no-variation", 0.0, groups - 1)
     logit = math.log(found.mean / (1 - found.mean))
@@ -161,7 +166,7 @@ def difference(values: Sequence[float], clusters: Sequence[str]) -> Estimate:
     if groups < 2:
         return Estimate(found.mean, -1.0, 1.0, n, groups, "none")
     if found.standard_error == 0:
-        slack = 1 - 0.05 ** (1 / groups)
+        slack = hidden(groups)
         low, high = max(-1.0, found.mean - slack), min(1.0, found.mean + slack)
         return Estimate(found.mean, low, high, n, groups, "no-variation", 0.0, groups - 1)
     half = t_quantile(found.df) * found.standard_error

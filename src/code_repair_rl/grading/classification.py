@@ -17,6 +17,7 @@ from code_repair_rl.tasks.classification import (
     evidence_lines,
     fitting_answer,
     is_quoted,
+    lines_of,
 )
 from code_repair_rl.tasks.task import Task
 
@@ -56,7 +57,7 @@ def examine(task: Task, completion_text: str) -> Finding:
         answer = fitting_answer(completion_text, task)
     except AnswerError as error:
         return Finding(None, error.kind.value, False, (), 0, None)
-    lines = code_of(task)[1].removesuffix("\n").split("\n")
+    lines = lines_of(code_of(task)[1])
     cited = tuple(citation.number for citation in answer.citations if is_quoted(citation, lines))
     misquoted = len(answer.citations) - len(cited)
     wanted = {line.number for line in evidence_lines(task)}

@@ -15,7 +15,7 @@ from code_repair_rl.rollouts import Engine, Sampling
 from code_repair_rl.synthesis.outer_functions import first_line_of, outer_functions
 from code_repair_rl.synthesis.vulnerabilities import DESCRIPTION
 from code_repair_rl.tasks import Kind, Origin, Split, Task, messages
-from code_repair_rl.tasks.classification import BENIGN
+from code_repair_rl.tasks.classification import BENIGN, lines_of
 from code_repair_rl.tasks.vulnerabilities import language_of
 
 _ASKED_OR_HARMLESS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Import, ast.ImportFrom)
@@ -118,7 +118,7 @@ def sections_of(
     Raises:
         BadInput: nothing of it fits.
     """
-    count = len(_lines_of(text))
+    count = len(lines_of(text))
     if lines is not None and not 1 <= lines[0] <= lines[1] <= count:
         raise BadInput(f"the file has {count} lines, and no {lines[0]}-{lines[1]}", where="--lines")
     whole = _section("", *(lines or (1, count)), path, text, labels)
@@ -176,7 +176,7 @@ def _cited(section: Section, supporters: Sequence[LabelledSample]) -> tuple[Cite
 
 
 def _section(name: str, first: int, last: int, path: str, text: str, labels: Sequence[str]) -> Section:
-    code = "\n".join(_lines_of(text)[first - 1 : last]) + "\n"
+    code = "\n".join(lines_of(text)[first - 1 : last]) + "\n"
     task = Task(
         task_id=f"{path}:{first}-{last}",
         kind=Kind.CLASSIFY,
@@ -193,11 +193,6 @@ def _section(name: str, first: int, last: int, path: str, text: str, labels: Seq
 
 def _fits(section: Section, engine: Engine, most: int) -> bool:
     return len(engine.encode(messages(section.task))) <= most
-
-
-def _lines_of(text: str) -> list[str]:
-    """The lines as compilers, and the prompt, count them: a form feed ends none."""
-    return text.removesuffix("\n").split("\n")
 
 
 def _parts(text: str) -> tuple[list[tuple[str, tuple[int, int]]], list[tuple[int, int]]]:

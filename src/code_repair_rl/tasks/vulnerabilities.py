@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from code_repair_rl.errors import BadInput
+from code_repair_rl.tasks.classification import lines_of
 from code_repair_rl.tasks.task import Split
 
 _LANGUAGES = {".py": "python", ".c": "c", ".h": "c", ".cc": "cpp", ".cpp": "cpp", ".cxx": "cpp", ".hpp": "cpp"}
@@ -133,7 +134,7 @@ def decisive_lines(code: str, other: str) -> tuple[int, ...]:
     Where the other side only has more lines, the written lines on both sides of the gap. White space at the ends of
     lines makes no difference, and empty lines decide nothing.
     """
-    mine, theirs = ([line.rstrip() for line in text.removesuffix("\n").split("\n")] for text in (code, other))
+    mine, theirs = ([line.rstrip() for line in lines_of(text)] for text in (code, other))
     found: set[int] = set()
     for tag, start, end, _, _ in difflib.SequenceMatcher(None, mine, theirs, autojunk=False).get_opcodes():
         if tag in ("replace", "delete"):

@@ -81,7 +81,7 @@ def _example(row: _Row, written: TemplateFormat, tokenizer: Any, where: str) -> 
         return _cut(row.prompt_ids, row.token_ids, row.learnt)
     for message in row.messages:
         called = len(message.get("tool_calls") or ())
-        if called != len(read_tool_calls(str(message.get("content") or ""), row.tools).calls) and called:
+        if called and called != len(read_tool_calls(str(message.get("content") or ""), row.tools).calls):
             raise BadInput(
                 "tool calls that are not written in the answer's content need the exact tokens of this model",
                 where=where,
