@@ -11,7 +11,8 @@ from pathlib import Path
 from code_repair_rl.errors import CrrlError
 from code_repair_rl.home import write_atomically
 from code_repair_rl.pipelines.classification_results import table
-from code_repair_rl.pipelines.results import keep, page, read_records
+from code_repair_rl.pipelines.records import keep, read_records
+from code_repair_rl.pipelines.results import page
 from code_repair_rl.runs import RunDir
 
 DOCS = Path(__file__).parent.parent / "docs"

@@ -11,7 +11,8 @@ from code_repair_rl.errors import BadInput
 from code_repair_rl.evaluation import Progress
 from code_repair_rl.models import EMBEDDED_MODEL, TINY_MODEL, load_model
 from code_repair_rl.pipelines.journey import Stage, Watcher, require_possible, run_journey, start_anew
-from code_repair_rl.pipelines.results import page, record
+from code_repair_rl.pipelines.records import record
+from code_repair_rl.pipelines.results import page
 from code_repair_rl.recipes import Recipe, compose
 from code_repair_rl.runs import RunDir, RunListener, SilentListener
 

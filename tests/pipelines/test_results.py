@@ -1,63 +1,17 @@
-"""What is kept of a journey says what its evaluations said, and the page is written from that alone."""
+"""The page is written from what is kept of journeys alone."""
 
 import json
 import math
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from code_repair_rl.errors import BadInput
-from code_repair_rl.evaluation import EvalResult, SampleResult, TaskResult, compare, compare_pooled
+from code_repair_rl.evaluation import EvalResult, compare_pooled
 from code_repair_rl.pipelines.forgetting import Forgetting, kept_path
-from code_repair_rl.pipelines.results import keep, page, pooled, read_records, record, study_tables
-from code_repair_rl.recipes import compose
-from code_repair_rl.runs import RunDir
-
-PASSES = {"base": [0, 0, 0, 0], "sft": [1, 0, 2, 1], "control": [1, 1, 2, 1], "grpo": [2, 1, 3, 1]}
-
-
-def result(name: str, passes: list[int], samples: int = 4) -> EvalResult:
-    def sample(passed: bool) -> SampleResult:
-        outcome = "passed" if passed else "failed"
-        return SampleResult(outcome, passed, True, True, True, False, 20, True)
-
-    tasks = tuple(
-        TaskResult(f"t{n}", f"p{n % 3}", "comparison", 5, tuple(sample(i < passed) for i in range(samples)))
-        for n, passed in enumerate(passes)
-    )
-    return EvalResult(
-        name, "a-model", "set", "test", "digest", "exact-line", samples, 0.8, 96, 0, "bubblewrap", "1", 1.0, tasks
-    )
-
-
-def journey(folder: Path, seed: int, results: dict[str, EvalResult], recipe: str = "cpu-hour") -> RunDir:
-    settings = compose(recipe, [f"seed={seed}"]).model_dump(mode="json")
-    run = RunDir.create(folder, settings, resume=False)
-    for name, found in results.items():
-        run.write_eval(name, found.to_json())
-    for stage in ("sft", "grpo", "control"):
-        inner = RunDir.create(folder / stage, settings, resume=False)
-        for step in (1, 2):
-            inner.append_metrics(step, {"time/step_seconds": 30.0, "pass_rate": 0.1 * step, "noise": 1.0})
-    return run
-
-
-@pytest.fixture
-def results() -> dict[str, EvalResult]:
-    return {name: result(name, passes) for name, passes in PASSES.items()}
-
-
-def test_a_record_says_what_the_evaluations_said(tmp_path: Path, results: dict[str, EvalResult]) -> None:
-    kept = record(journey(tmp_path / "run", 3, results))
-    assert {name: model["passed"] for name, model in kept["models"].items()} == PASSES
-    assert kept["models"]["grpo"]["pass_at"]["1"][0] == pytest.approx(7 / 16, abs=1e-4)
-    assert kept["training"]["grpo"]["minutes"] == 1.0
-    assert kept["training"]["grpo"]["curve"][2] == {"pass_rate": 0.2}
-    direct = compare(results["control"], results["grpo"]).pass_at[1].estimate
-    said = next(one for one in kept["differences"] if one["before"] == "control")["pass_at"]["1"]["estimate"]
-    assert said == pytest.approx([direct.value, direct.low, direct.high], abs=1e-4)
+from code_repair_rl.pipelines.records import keep, read_records, record
+from code_repair_rl.pipelines.results import page, pooled, study_tables
+from tests.pipelines.judged import PASSES, journey, result
 
 
 def test_seeds_are_pooled_as_the_comparison_pools_them(tmp_path: Path, results: dict[str, EvalResult]) -> None:
@@ -121,23 +75,3 @@ def test_what_was_forgotten_is_kept_and_told(tmp_path: Path, results: dict[str, 
     path.parent.mkdir()
     path.write_text(json.dumps(asdict(Forgetting(160, 0.75, 0.125, 35, 0.5))))
     assert "| 3 | grpo | 12.5 % | 75.0 % | 0.500 |" in page([record(run)])
-
-
-def test_a_journey_without_its_result_is_refused(tmp_path: Path, results: dict[str, EvalResult]) -> None:
-    del results["grpo"]
-    with pytest.raises(BadInput, match="not finished"):
-        record(journey(tmp_path / "run", 0, results))
-
-
-@pytest.mark.parametrize("content", ["not json", "{}", '{"schema_version": 99}', "[]"])
-def test_a_damaged_record_is_named(tmp_path: Path, content: str) -> None:
-    (tmp_path / "x.json").write_text(content)
-    with pytest.raises(BadInput, match=r"x\.json"):
-        read_records(tmp_path)
-
-
-def test_records_are_small(tmp_path: Path) -> None:
-    many: dict[str, Any] = {name: result(name, [1, 2, 0, 4] * 50) for name in PASSES}
-    path = keep(journey(tmp_path / "run", 0, many), tmp_path / "kept")
-    assert path.stat().st_size < 20_000
-    assert json.loads(path.read_text())["asked"]["samples"] == 4

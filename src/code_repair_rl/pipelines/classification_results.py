@@ -12,7 +12,7 @@ from code_repair_rl.errors import BadInput
 from code_repair_rl.evaluation.classification import ClassificationResult, classification_path
 from code_repair_rl.evaluation.classification_summary import PAIR_OUTCOMES, compare_classifiers, summarise
 from code_repair_rl.home import write_atomically
-from code_repair_rl.pipelines.results import machine_of
+from code_repair_rl.pipelines.records import machine_of
 from code_repair_rl.runs import RunDir
 
 SCHEMA_VERSION = 1
