@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from code_repair_rl.edits import EditError, parse
+from code_repair_rl.edits import EditError, Tolerance, parse
 from code_repair_rl.grading import Outcome, Verdict
 from code_repair_rl.rollouts.agent import Agent, recorded_turns
 from code_repair_rl.rollouts.completion import Completion, Engine, FinishReason, Sampling
@@ -139,7 +139,7 @@ def row_of(answer: Answer, *, step: int, group: int, sample: int, hint: HintLeve
     if episode is not None and episode.opening:
         prompt = prompt_text(episode.opening)
         opening = json.dumps({"messages": episode.opening, "tools": episode.tools}, ensure_ascii=False)
-    patch, after = _patch_of(task, completion.text)
+    patch, after = _patch_of(task, completion.text, verdict)
     return RolloutRow(
         step=step,
         task_id=task.task_id,
@@ -193,9 +193,13 @@ def verdict_columns(verdict: Verdict) -> dict[str, Any]:
     }
 
 
-def _patch_of(task: Task, text: str) -> tuple[str | None, dict[str, str]]:
+def _patch_of(task: Task, text: str, verdict: Verdict) -> tuple[str | None, dict[str, str]]:
+    """The edit and the files after it, as they were graded: as loosely matched, and nothing where it was rejected."""
+    if verdict.outcome is Outcome.EDIT_REJECTED:
+        return None, {}
+    tolerance = Tolerance(verdict.tolerance) if verdict.tolerance else Tolerance.INDENTATION
     try:
         patch = parse(text)
-        return str(patch), patch.apply(task.files)
+        return str(patch), patch.apply(task.files, tolerance=tolerance)
     except EditError:
         return None, {}
