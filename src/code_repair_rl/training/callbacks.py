@@ -22,22 +22,42 @@ VALIDATION = "validation/pass_rate"
 """The metric that chooses the best weights."""
 
 
+class StepClock(TrainerCallback):  # type: ignore[misc]
+    """How long each optimiser step takes: sampling, grading, training; not validation and checkpoints beside them.
+
+    A step that is done again after a kill counts in full: rollouts that are read back count as long as they took.
+    """
+
+    def __init__(self, run: RunDir) -> None:
+        self.seconds = 0.0
+        """Of the step that ended last."""
+        self._begun = time.monotonic()
+        self._read_back = 0.0
+        metrics = run.metrics()
+        self._recorded = {row.step: row.values[ROLLOUT_SECONDS] for row in metrics if ROLLOUT_SECONDS in row.values}
+
+    def rollout_seconds(self, step: int, seconds: float) -> float:
+        """What the rollouts of the step at hand took, told what they took now."""
+        self._read_back = self._recorded.get(step, 0.0)
+        return self._read_back + seconds
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Start the clock."""
+        self._begun = time.monotonic()
+        self._read_back = 0.0
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Stop it."""
+        self.seconds = self._read_back + time.monotonic() - self._begun
+
+
 class TellListener(TrainerCallback):  # type: ignore[misc]
     """Passes the trainer's own figures on, under the run's names."""
 
-    def __init__(self, listener: RunListener, renamed: Mapping[str, str]) -> None:
+    def __init__(self, listener: RunListener, renamed: Mapping[str, str], clock: StepClock) -> None:
         self._listener = listener
         self._renamed = renamed
-        self._begun = time.monotonic()
-        self._step_seconds = 0.0
-
-    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Start the clock of one optimiser step."""
-        self._begun = time.monotonic()
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Stop it, before validation and checkpoints."""
-        self._step_seconds = time.monotonic() - self._begun
+        self._clock = clock
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, Any], **_: Any) -> None:
         """Pass on the figures of one optimiser step, with its duration."""
@@ -48,7 +68,7 @@ class TellListener(TrainerCallback):  # type: ignore[misc]
             for name, value in logs.items()
             if name in self._renamed and value is not None and math.isfinite(float(value))
         }
-        figures[STEP_SECONDS] = self._step_seconds
+        figures[STEP_SECONDS] = self._clock.seconds
         self._listener.on_phase(state.global_step, "train")  # validation may have come between
         self._listener.on_metrics(state.global_step, figures)
 
@@ -62,28 +82,21 @@ class TrimHeap(TrainerCallback):  # type: ignore[misc]
 
 
 class TimeBudget(TrainerCallback):  # type: ignore[misc]
-    """Ends training after the step in which its minutes are used up; what earlier sessions used counts.
+    """Ends training after the step in which its minutes are used up; what earlier sessions used counts."""
 
-    Only the steps count (sampling, grading, training), not validation and checkpoints beside them.
-    """
-
-    def __init__(self, run: RunDir, max_minutes: float | None) -> None:
+    def __init__(self, run: RunDir, max_minutes: float | None, clock: StepClock) -> None:
         self._run = run
+        self._clock = clock
         self._budget_seconds = math.inf if max_minutes is None else 60 * max_minutes
         self._used_seconds = 0.0
-        self._begun = time.monotonic()
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Add up what the steps before a resume took."""
         self._used_seconds = training_seconds(self._run, until_step=state.global_step)
 
-    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Start the clock of one optimiser step."""
-        self._begun = time.monotonic()
-
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Stop, with a checkpoint, when the budget is spent."""
-        self._used_seconds += time.monotonic() - self._begun
+        self._used_seconds += self._clock.seconds
         if self._used_seconds >= self._budget_seconds:
             control.should_training_stop = True
             control.should_save = True

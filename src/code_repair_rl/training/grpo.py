@@ -28,7 +28,7 @@ from trl import GRPOConfig, GRPOTrainer
 from code_repair_rl.recipes import GrpoSection, LaunchSection, ModelSection
 from code_repair_rl.runs import RunDir, RunListener
 from code_repair_rl.training.batches import MicroBatch, drawn_tokens, micro_batches, tensors
-from code_repair_rl.training.callbacks import ROLLOUT_SECONDS, TellListener, TimeBudget, TrimHeap, Validate
+from code_repair_rl.training.callbacks import ROLLOUT_SECONDS, StepClock, TellListener, TimeBudget, TrimHeap, Validate
 from code_repair_rl.training.checkpointing import AtomicCheckpoints
 from code_repair_rl.training.collect import Collector, rollout_metrics
 from code_repair_rl.training.launch import add_checks, require_resumable, save_whole
@@ -83,6 +83,7 @@ class RepairGRPOTrainer(AtomicCheckpoints, GRPOTrainer):  # type: ignore[misc]
         self,
         *,
         collector: Collector,
+        clock: StepClock,
         micro_batch_tokens: int,
         args: GRPOConfig,
         reference_rate: float | None = None,
@@ -93,6 +94,7 @@ class RepairGRPOTrainer(AtomicCheckpoints, GRPOTrainer):  # type: ignore[misc]
         self.beta = args.beta = beta
         self.reference: Reference | None = reference_for(self, moving_rate=reference_rate) if beta else None
         self.collector = collector
+        self.clock = clock
         self.micro_batch_tokens = micro_batch_tokens
         self.run, self.listener = collector.run, collector.listener
 
@@ -117,7 +119,8 @@ class RepairGRPOTrainer(AtomicCheckpoints, GRPOTrainer):  # type: ignore[misc]
                 groups = on_first(lambda: sendable(self.collector.collect(step)))
             self.model.train()
             self.listener.on_phase(step, "train")
-            self.listener.on_metrics(step, rollout_metrics(groups) | {ROLLOUT_SECONDS: time.monotonic() - begun})
+            seconds = self.clock.rollout_seconds(step, time.monotonic() - begun)
+            self.listener.on_metrics(step, rollout_metrics(groups) | {ROLLOUT_SECONDS: seconds})
             batches = micro_batches(
                 groups,
                 per_step * processes(),
@@ -265,8 +268,10 @@ def train_grpo(
         shuffle_dataset=False,
         log_completions=False,
     )
+    clock = StepClock(run)
     trainer = RepairGRPOTrainer(
         collector=collector,
+        clock=clock,
         micro_batch_tokens=settings.micro_batch_tokens,
         reference_rate=settings.kl_reference_rate if settings.kl_reference == "moving" else None,
         model=model,
@@ -275,7 +280,12 @@ def train_grpo(
         train_dataset=Dataset.from_dict({"prompt": [""] * (groups_per_process * processes() * settings.steps)}),
         processing_class=tokenizer,
         peft_config=lora_config(model_settings),
-        callbacks=[TellListener(listener, _METRICS), TimeBudget(run, settings.max_minutes), TrimHeap()],
+        callbacks=[
+            clock,
+            TellListener(listener, _METRICS, clock),
+            TimeBudget(run, settings.max_minutes, clock),
+            TrimHeap(),
+        ],
     )
     trainer.launch = launch
     trainer.push = None if launch.vllm is None else ServerPush(launch.vllm)

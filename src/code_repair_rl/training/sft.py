@@ -23,7 +23,7 @@ from code_repair_rl.recipes import LaunchSection, ModelSection, SftSection
 from code_repair_rl.runs import RunDir, RunListener
 from code_repair_rl.tasks import Task
 from code_repair_rl.tasks.prompts import messages, oracle_answer
-from code_repair_rl.training.callbacks import TellListener, TimeBudget, TrimHeap, Validate
+from code_repair_rl.training.callbacks import StepClock, TellListener, TimeBudget, TrimHeap, Validate
 from code_repair_rl.training.checkpointing import AtomicCheckpoints
 from code_repair_rl.training.launch import add_checks, portion, require_resumable, save_whole
 from code_repair_rl.training.reference import Reference, reference_for
@@ -229,13 +229,19 @@ def train_sft(
         shuffle_dataset=False,
         dataset_kwargs={"skip_prepare_dataset": True},
     )
+    clock = StepClock(run)
     trainer = RepairSFTTrainer(
         model=model,
         args=config,
         train_dataset=dataset,
         processing_class=tokenizer,
         peft_config=lora_config(model_settings),
-        callbacks=[TellListener(listener, _METRICS), TimeBudget(run, settings.max_minutes), TrimHeap()],
+        callbacks=[
+            clock,
+            TellListener(listener, _METRICS, clock),
+            TimeBudget(run, settings.max_minutes, clock),
+            TrimHeap(),
+        ],
     )
     trainer.launch = launch
     keep = functools.partial(save_whole, trainer, tokenizer, model_path(run))
