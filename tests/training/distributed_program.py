@@ -3,7 +3,7 @@
 Trains the tiny model on the tasks of the tests with scripted answers and real grading: single answers or, with `agent`
 in the JSON, those of the repair-loop; with `copy_dtype` the model samples by itself. `model` names a folder to load it
 from; how many weights a process holds after loading is then written beside the run. `die_at` kills the last process
-with SIGKILL when that step begins.
+with SIGKILL when that step begins; `max_minutes` gives processes, by number, a time budget.
 """
 
 from __future__ import annotations
@@ -80,9 +80,10 @@ def main() -> None:
         "seed": 0,
         "run": run,
         "listener": listener,
-        "validate": None,
+        "validate": (lambda step: 0.1 * step) if asked.get("validated") else None,
         "launch": section,
     }
+    minutes = asked.get("max_minutes", {}).get(str(together.place()))
     if stage == "sft":
         found = sft.examples(tasks, engine.encode, tokenizer, "exact-line")
         settings = SftSection(
@@ -92,6 +93,7 @@ def main() -> None:
             warmup_steps=0,
             save_every=2,
             kl_beta=asked.get("kl_beta", 0.0),
+            max_minutes=minutes,
         )
         sft.train_sft(policy, tokenizer, found, settings=settings, **common)
         return
@@ -108,6 +110,7 @@ def main() -> None:
         validation_tasks=0,
         kl_beta=asked.get("kl_beta", 0.0),
         loss=asked.get("loss", "dr_grpo"),
+        max_minutes=minutes,
     )
     with Grader() as grader:
         collector = Collector(

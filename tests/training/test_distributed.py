@@ -160,6 +160,18 @@ def test_a_killed_process_ends_the_job_and_its_checkpoint_resumes_it(
 
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
+@pytest.mark.parametrize(("stage", "whose", "steps"), [("sft", 0, 1), ("sft", 1, 3), ("grpo", 0, 1)])
+def test_the_first_process_says_when_the_time_is_up(stage: str, whose: int, steps: int, tmp_path: Path) -> None:
+    """Clocks differ: here one process is over its budget after the first step, and the other never is."""
+    asked = {"steps": 3, "launch": DDP, "validated": True, "max_minutes": {str(whose): 1e-6}}
+    done = job(stage, tmp_path / "both", asked, processes=2)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert len(figures(tmp_path / "both", "train/loss")) == steps
+    assert (tmp_path / "both" / "model").is_dir()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
 @has_deepspeed
 def test_zero3_loads_into_pieces_and_trains_as_one(alone: Callable[[str], Path], tmp_path: Path) -> None:
     model = load_model(TINY_MODEL)

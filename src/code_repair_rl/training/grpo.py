@@ -284,6 +284,7 @@ def train_grpo(
             clock,
             TellListener(listener, _METRICS, clock),
             TimeBudget(run, settings.max_minutes, clock),
+            Agree(),
             TrimHeap(),
         ],
     )
@@ -293,7 +294,6 @@ def train_grpo(
     add_checks(trainer, launch, model_settings)
     if validate is not None:
         trainer.add_callback(Validate(settings.validate_every, measured_once(trainer, validate), keep, run))
-    trainer.add_callback(Agree())
     silence(trainer)
     checkpoint = run.latest_good_checkpoint()
     if checkpoint is not None:

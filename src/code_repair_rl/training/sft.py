@@ -240,6 +240,7 @@ def train_sft(
             clock,
             TellListener(listener, _METRICS, clock),
             TimeBudget(run, settings.max_minutes, clock),
+            Agree(),
             TrimHeap(),
         ],
     )
@@ -248,7 +249,6 @@ def train_sft(
     add_checks(trainer, launch, model_settings)
     if validate is not None:
         trainer.add_callback(Validate(validate_every, measured_once(trainer, validate), keep, run))
-    trainer.add_callback(Agree())
     silence(trainer)
     trainer.run, trainer.listener = run, listener
     trainer.micro_batch_tokens = settings.micro_batch_tokens

@@ -215,7 +215,7 @@ def measured_once(trainer: Trainer, measure: Callable[[int], float]) -> Callable
 class Agree(TrainerCallback):  # type: ignore[misc]
     """Lets the first process decide when to stop and to save: clocks differ, and a process that stops alone hangs all.
 
-    Add it last.
+    Add it after whoever decides by a clock, and before whoever acts on the decision.
     """
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
