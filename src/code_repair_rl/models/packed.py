@@ -20,6 +20,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from code_repair_rl.errors import BadInput
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
@@ -224,6 +226,45 @@ def unwrapped(model: nn.Module) -> PreTrainedModel:
     while isinstance(getattr(inner, "module", None), nn.Module):
         inner = inner.module
     return inner
+
+
+_plain_heads: weakref.WeakSet[nn.Module] = weakref.WeakSet()
+
+
+def require_plain_head(model: nn.Module) -> None:
+    """See that what a replaced head gives is what the model gives: some scale or cap their logits after the head.
+
+    Found by one tiny forward pass, once per model object.
+
+    Raises:
+        BadInput: the model changes it.
+    """
+    inner = unwrapped(model)
+    if inner in _plain_heads:
+        return
+    told = 7.0
+    ids = torch.zeros(1, 2, dtype=torch.long, device=inner.get_input_embeddings().weight.device)
+    was_training = inner.training
+    inner.eval()
+    try:
+        with (
+            torch.no_grad(),
+            torch.autocast(ids.device.type, enabled=False),
+            _own_forward(inner),
+            replaced_head(inner, lambda own, hidden: torch.full_like(hidden[..., :1], told)),
+        ):
+            found = inner(input_ids=ids, use_cache=False).logits
+    finally:
+        inner.train(was_training)
+        torch.clear_autocast_cache()  # as in _try_packing
+    if not bool((found == told).all()):
+        raise BadInput(
+            f"{type(inner).__name__} scales or caps its logits after its head (logits_scaling, logit_scale"
+            " or final_logit_softcapping), and log-probabilities here are those of the head alone",
+            where="model.name",
+            mend="choose a model that does not",
+        )
+    _plain_heads.add(inner)
 
 
 @contextmanager

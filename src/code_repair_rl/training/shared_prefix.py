@@ -29,6 +29,7 @@ from code_repair_rl.models.packed import (
     packed_attention,
     packed_forward,
     replaced_head,
+    require_plain_head,
     unwrapped,
     why_not_packable,
 )
@@ -174,6 +175,7 @@ def _values(
     reference: Callable[[], AbstractContextManager[object]] | None,
 ) -> Tensor:
     """`(M, columns)` of `TokenLogprobHead`; `run` makes a forward pass with a head at the M wanted places."""
+    require_plain_head(model)
     against = None
     if reference is not None:
         head = _ReferenceHead(model, reference)
