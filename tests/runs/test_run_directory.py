@@ -353,9 +353,16 @@ def test_a_recorder_that_cannot_record_stops_the_run(tmp_path: Path) -> None:
 
 def test_a_new_writer_clears_what_a_killed_one_left_and_loses_no_model(tmp_path: Path) -> None:
     run = RunDir.create(tmp_path / "run", {"name": "r"}, resume=False)
-    for name in (".checkpoint.ab12cd34/checkpoint-4", ".model.zz11yy22", ".model.old.qq33ww44/was"):
+    for name in (
+        ".checkpoint.ab12cd34/checkpoint-4",
+        ".model.zz11yy22",
+        ".model.old.qq33ww44/was",
+        "checkpoints/.step-000020.ab12cd34",
+        "checkpoints/.step-000010.old.qq33ww44/was",
+    ):
         (run.path / name).mkdir(parents=True)
         (run.path / name / "weights").write_text(name)
     with run.exclusively():
         assert sorted(path.name for path in run.path.iterdir() if path.is_dir() and path.name.startswith(".")) == []
         assert (run.path / "model" / "weights").read_text() == ".model.old.qq33ww44/was"
+        assert [path.name for path in run.checkpoints_path.iterdir()] == ["step-000010"]

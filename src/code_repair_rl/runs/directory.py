@@ -147,11 +147,12 @@ class RunDir:
             lock.release()
 
     def _clear_leftovers(self) -> None:
-        """Remove folders that were never finished; give back a model that was just being replaced."""
-        for replaced in self.path.glob(".model.old.*/was"):
-            if not (self.path / "model").exists():
-                replaced.replace(self.path / "model")
-        for name in (".checkpoint.*", ".model.*"):
+        """Remove folders that were never finished; give back a model or checkpoint that was just being replaced."""
+        for replaced in [*self.path.glob(".model.old.*/was"), *self.checkpoints_path.glob(".step-*.old.*/was")]:
+            place = replaced.parent.parent / replaced.parent.name[1:].partition(".old.")[0]
+            if not place.exists():
+                replaced.replace(place)
+        for name in (".checkpoint.*", ".model.*", "checkpoints/.step-*"):
             for leftover in self.path.glob(name):
                 shutil.rmtree(leftover, ignore_errors=True)
 
