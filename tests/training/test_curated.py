@@ -93,6 +93,10 @@ def test_the_models_own_tokens_are_taken_as_they_are(tmp_path: Path) -> None:
         ({"messages": CONVERSATION[:3]}, "no answer to learn"),
         ({"messages": [{"role": "user"}, {"content": "x"}]}, "a role and a content"),
         ({"messages": CONVERSATION, "token_ids": [1, 2]}, "as many marks"),
+        ({"messages": [*CONVERSATION[:2], {"role": "assistant"}]}, "a content, or tool calls"),
+        ({"messages": [*CONVERSATION[:2], {"role": "assistant", "content": None}]}, "a content, or tool calls"),
+        ({"messages": CONVERSATION, "asked": 99}, "5 messages, not 99"),
+        ({"messages": CONVERSATION, "asked": 5}, "no answer to learn"),
         ({"messages": [*CONVERSATION[:2], {"role": "assistant", "content": "", "tool_calls": [{}]}]}, "exact tokens"),
     ],
 )

@@ -66,7 +66,12 @@ def _read(line: str, where: str) -> _Row:
     for number, message in enumerate(row.messages):
         if not isinstance(message.get("role"), str) or not isinstance(message.get("content"), str | None):
             raise BadInput(f"messages.{number}: a message has a role and a content", where=where)
-    if not any(_is_learnt(message) for message in row.messages) or row.messages[0]["role"] == "assistant":
+        if message["role"] == "assistant" and message.get("content") is None and not message.get("tool_calls"):
+            raise BadInput(f"messages.{number}: an answer has a content, or tool calls", where=where)
+    asked = row.asked or 0
+    if not 0 <= asked <= len(row.messages):
+        raise BadInput(f"asked: there are {len(row.messages)} messages, not {asked}", where=where)
+    if not any(_is_learnt(message) for message in row.messages[asked:]) or row.messages[0]["role"] == "assistant":
         raise BadInput("messages: there is no answer to learn, or none but answers", where=where)
     if len(row.learnt) != len(row.token_ids):
         raise BadInput("learnt: not as many marks as token_ids", where=where)
