@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from code_repair_rl.errors import BadInput
+from code_repair_rl.errors import BadInput, MachineryFailed
 from code_repair_rl.grading import Grader
 from code_repair_rl.grading.verdict import Outcome
 from code_repair_rl.home import write_atomically
@@ -68,6 +68,7 @@ def measure(loaded: Loaded, grader: Grader, tasks: Sequence[Task], *, samples: i
 
     Raises:
         BadInput: no task whose oracle is an edit.
+        MachineryFailed: no answer got a verdict.
     """
     repairs = [task for task in tasks if task.kind is not Kind.CLASSIFY and not isinstance(task.oracle, str)]
     if not repairs:
@@ -82,13 +83,15 @@ def measure(loaded: Loaded, grader: Grader, tasks: Sequence[Task], *, samples: i
         sampling=sampling,
     )
     known = [one.verdict for group in groups for one in group if one.verdict.score is not None]
+    if not known:
+        raise MachineryFailed("no answer to correct code got a verdict", mend="see `crrl doctor`; then go on")
     alone = sum(verdict.outcome in _LEFT_ALONE for verdict in known)
     harmless = sum(verdict.passed for verdict in known)
     by_problem = {task.problem: task for task in repairs}
     return Forgetting(
         healthy_answers=len(known),
-        left_alone=alone / max(1, len(known)),
-        broken=(len(known) - alone - harmless) / max(1, len(known)),
+        left_alone=alone / len(known),
+        broken=(len(known) - alone - harmless) / len(known),
         solutions=len(by_problem),
         coding_nats_per_token=_nats_per_token(loaded, list(by_problem.values())),
     )

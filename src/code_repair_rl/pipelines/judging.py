@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from code_repair_rl.errors import BadInput, MachineryFailed
 from code_repair_rl.grading import Grader
 from code_repair_rl.pipelines.parts import agent_of, grader_of, load
 from code_repair_rl.recipes import Recipe
@@ -91,6 +92,13 @@ class Validator:
         self._agent = agent_of(recipe.agent)
         kept, _ = fitting(found, engine, recipe.tasks.hint, recipe.tasks.max_prompt_tokens, self._agent)
         self._tasks = draw(kept, settings.validation_tasks, recipe.evaluation.seed)
+        if not self._tasks:
+            raise BadInput(
+                f"none of the {len(found)} validation tasks has a prompt of at most {recipe.tasks.max_prompt_tokens}"
+                " tokens",
+                where="tasks.max_prompt_tokens",
+                mend="raise it, or set grpo.validation_tasks to 0",
+            )
         self._engine, self._grader, self._listener = engine, grader, listener
         self._hint, self._samples = recipe.tasks.hint, settings.validation_samples
         self._sampling = Sampling(
@@ -115,6 +123,13 @@ class Validator:
             agent=self._agent,
         )
         known = [one.verdict.passed for group in answers for one in group if one.verdict.score is not None]
-        found = sum(known) / len(known) if known else 0.0
+        if not known:
+            evidence = next(one.verdict.evidence for group in answers for one in group)
+            raise MachineryFailed(
+                f"no answer to the validation tasks got a verdict ({'; '.join(evidence)[-300:]})",
+                where=f"step {step}",
+                mend="see `crrl doctor`; then resume",
+            )
+        found = sum(known) / len(known)
         self._listener.on_metrics(step, {VALIDATION: found})
         return found
