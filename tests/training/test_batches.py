@@ -55,6 +55,13 @@ def test_rows_that_count_are_dealt_once(
     assert filled == sorted(filled), "a step ends with a real micro-batch, where there is one"
 
 
+def test_an_attempt_without_a_token_counts_and_is_not_computed() -> None:
+    group = [row(0, 0, 0.5), row(0, 1, -0.5, tokens=0)]
+    (batch,) = micro_batches([group], 1, most_tokens=100, keep_silent=True)
+    assert [one.sample for one in batch.rows] == [0]
+    assert batch.loss_scale == 0.5
+
+
 def test_a_long_prompt_is_not_computed_again_for_the_sake_of_short_answers() -> None:
     def answer(sample: int, tokens: int) -> RolloutRow:
         own = tuple(range(1000 * sample, 1000 * sample + tokens))

@@ -2,15 +2,18 @@
 
 from pathlib import Path
 
+import pytest
 from transformers import TrainerControl, TrainerState
 
 from code_repair_rl.runs import RunDir, SilentListener
 from code_repair_rl.training.callbacks import (
     ROLLOUT_SECONDS,
     STEP_SECONDS,
+    VALIDATION,
     StepClock,
     TellListener,
     TimeBudget,
+    Validate,
     training_seconds,
 )
 
@@ -45,3 +48,23 @@ def test_rollouts_that_are_read_back_count_as_long_as_they_took(tmp_path: Path) 
     assert 160.0 <= training_seconds(run) < 170.0
     assert stopped == {2: False, 3: False, 4: False}
     assert budget._used_seconds == training_seconds(run)
+
+
+def test_the_best_weights_are_those_that_are_on_disk(tmp_path: Path) -> None:
+    """Killed while they were being kept, a run has measured them and has not got them."""
+    run = RunDir.create(tmp_path / "run", {"name": "test"}, resume=False)
+    recorder, kept = Recorder(run), []
+
+    def measured(step: int) -> float:
+        found = {1: 0.4, 2: 0.5}[step]
+        run.append_metrics(step, {VALIDATION: found})
+        return found
+
+    def killed() -> None:
+        raise KeyboardInterrupt
+
+    Validate(1, measured, lambda: kept.append(1), run, recorder)._now(1)
+    with pytest.raises(KeyboardInterrupt):
+        Validate(1, measured, killed, run, recorder)._now(2)
+    Validate(1, lambda step: 0.45, lambda: kept.append(2), run, recorder)._now(2)
+    assert kept == [1, 2]

@@ -24,17 +24,19 @@ from code_repair_rl.models import TINY_MODEL, load_model
 from code_repair_rl.recipes import LaunchSection, ModelSection
 from code_repair_rl.runs import RunDir
 from code_repair_rl.training import together
-from code_repair_rl.training.batches import MicroBatch
+from code_repair_rl.training.batches import MicroBatch, tensors
 from code_repair_rl.training.launch import (
     STATE_FILE,
     Realised,
     join,
     require_realised,
     require_resumable,
+    require_sampling,
     state_of,
     trainer_settings,
 )
 from code_repair_rl.training.speedups import speedup_settings
+from tests.training.test_batches import row
 
 PLAIN = ModelSection(autocast="none")
 DDP = {"kind": "ddp", "processes": 2}
@@ -289,3 +291,19 @@ def test_every_process_makes_as_many_forward_passes(full: int, monkeypatch: pyte
     assert len({tuple(bool(batch.rows) for batch in share) for share in shares}) == 1
     carried = [row for share in shares for batch in share if batch.loss_scale for row in batch.rows]
     assert sorted(len(row.token_ids) for row in carried) == list(range(1, full + 1))
+
+
+def test_who_has_nothing_to_do_computes_next_to_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the row it is given: an attempt that ended before its first answer has no tokens."""
+    monkeypatch.setattr(together, "processes", lambda: 2)
+    monkeypatch.setattr(together, "place", lambda: 1)
+    batches = [MicroBatch((), 0.0), MicroBatch((row(0, 0, 1.0),), 1.0)]
+    (idle,) = together.share_of(batches, 1, row(0, 1, None, tokens=0))
+    made = tensors(idle.rows, pad_id=0)
+    assert idle.loss_scale == 0.0
+    assert made["prompt_ids"].shape == made["completion_ids"].shape == (1, 1)
+
+
+def test_fsdp2_is_refused_where_someone_has_to_sample() -> None:
+    with pytest.raises(BadInput, match="whole weights"):
+        require_sampling(LaunchSection(kind="fsdp2", processes=2))

@@ -282,6 +282,25 @@ def test_a_step_without_any_signal_moves_nothing(tasks: list[Task], tmp_path: Pa
     assert all(torch.equal(one, start[name]) for name, one in trained.weights().items())
 
 
+def test_no_steps_leave_the_model_as_it_is(tasks: list[Task], tmp_path: Path, grader: Grader) -> None:
+    trained = Trained(tasks, tmp_path / "run", grader, SETTINGS.model_copy(update={"steps": 0}))
+    start = load_model(TINY_MODEL).state_dict()
+    assert all(torch.equal(one, start[name]) for name, one in trained.weights().items())
+
+
+def test_the_first_ratio_is_one_whatever_the_adapters_dropout(
+    tasks: list[Task], tmp_path: Path, grader: Grader
+) -> None:
+    """And cispo's cap does not cut it."""
+    settings = SETTINGS.model_copy(update={"steps": 2, "kl_beta": 0.5, "loss": "cispo"})
+    model = MODEL.model_copy(update={"lora": LoraSection(rank=4, dropout=0.5)})
+    first, second = (
+        row.values for row in Trained(tasks, tmp_path / "run", grader, settings, model=model).run.metrics()
+    )
+    assert first["train/kl"] == pytest.approx(0.0, abs=1e-6) and second["train/kl"] > 0
+    assert first["train/clipped_high"] == 0.0
+
+
 @pytest.mark.parametrize(("lora", "autocast"), [(LoraSection(rank=4), "none"), (None, "bfloat16")])
 def test_kl_is_measured_from_the_policy_before_training(
     tasks: list[Task], tmp_path: Path, grader: Grader, lora: LoraSection | None, autocast: str

@@ -71,11 +71,13 @@ def test_a_moving_reference_follows_at_its_rate_and_survives_a_restart(rate: flo
     assert all(torch.equal(one, again.state()[name]) for name, one in reference.state().items())
 
 
-def test_the_reference_of_adapters_is_their_base() -> None:
-    base = tiny_model()
-    expected = base(IDS).logits.detach()
-    model = get_peft_model(base, LoraConfig(r=2, init_lora_weights=False))
+@pytest.mark.parametrize("trained_before", [False, True])
+def test_the_reference_of_adapters_is_the_policy_at_the_start(trained_before: bool) -> None:
+    """That of new ones, which add nothing yet, is their base."""
+    model = get_peft_model(tiny_model(), LoraConfig(r=2, init_lora_weights=not trained_before))
+    expected = model(IDS).logits.detach()
     reference = reference_of(model)
+    shifted(model, 0.1)
     with torch.no_grad(), reference.in_place():
         assert torch.allclose(model(IDS).logits, expected, atol=1e-6)
     assert not torch.allclose(model(IDS).logits, expected, atol=1e-6)

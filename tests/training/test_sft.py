@@ -23,7 +23,7 @@ SETTINGS = SftSection(steps=4, batch_size=2, micro_batch_tokens=9, learning_rate
 
 
 def trained(tasks: list[Task], folder: Path, settings: SftSection = SETTINGS, model: ModelSection = MODEL) -> RunDir:
-    policy, tokenizer = load_model(TINY_MODEL), load_tokenizer(TINY_MODEL)
+    policy, tokenizer = load_model(model.name, trainable=True), load_tokenizer(TINY_MODEL)
     found = examples(tasks, LocalEngine(policy, tokenizer).encode, tokenizer, "exact-line")
     run = RunDir.create(folder, {"name": "test"}, resume=True)
     listener = CompositeListener(RunRecorder())
@@ -98,6 +98,25 @@ def test_the_loss_is_trls(tasks: list[Task]) -> None:
 def test_lora_leaves_an_adapter(tasks: list[Task], tmp_path: Path) -> None:
     run = trained(tasks, tmp_path / "run", model=MODEL.model_copy(update={"lora": LoraSection(rank=2)}))
     assert (run.path / "model" / "adapter_config.json").is_file()
+
+
+def test_an_adapter_is_trained_on_and_held_near_where_it_was(tasks: list[Task], tmp_path: Path) -> None:
+    load_model(TINY_MODEL).save_pretrained(tmp_path / "base")
+    first = MODEL.model_copy(update={"name": str(tmp_path / "base"), "lora": LoraSection(rank=2)})
+    warm = trained(tasks, tmp_path / "warm", model=first)
+    model = first.model_copy(update={"name": str(warm.path / "model")})
+    further = trained(tasks, tmp_path / "further", SETTINGS.model_copy(update={"kl_beta": 0.5}), model)
+    assert further.metrics()[0].values["train/kl"] == pytest.approx(0.0, abs=1e-6)
+    assert further.metrics()[0].values["train/loss"] < warm.metrics()[0].values["train/loss"]
+    assert list(weights(further)) == list(weights(warm))
+    with pytest.raises(BadInput, match="adapter of rank 2"):
+        trained(tasks, tmp_path / "other", model=model.model_copy(update={"lora": LoraSection(rank=4)}))
+
+
+def test_no_steps_leave_the_model_as_it_is(tasks: list[Task], tmp_path: Path) -> None:
+    run = trained(tasks, tmp_path / "run", SETTINGS.model_copy(update={"steps": 0}))
+    start = load_model(TINY_MODEL).state_dict()
+    assert all(torch.equal(one, start[name]) for name, one in weights(run).items())
 
 
 def test_no_examples_is_refused(tmp_path: Path) -> None:

@@ -6,8 +6,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from peft import LoraConfig, get_peft_model
-from transformers import MistralConfig, MistralForCausalLM, Qwen3Config, Qwen3ForCausalLM
+from transformers import (
+    GraniteConfig,
+    GraniteForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
 
+from code_repair_rl.errors import BadInput
 from code_repair_rl.models import embedded_model_folder, load_model, tiny_model
 from code_repair_rl.models.packed import why_not_packable
 from code_repair_rl.training import shared_prefix
@@ -199,6 +207,18 @@ def test_autocast_cuts_no_weight_off_its_gradient():
     assert max(_relative(gradients[name], expected[name]) for name in expected) < 0.2
 
 
+@pytest.mark.parametrize("way", [completion_logprobs, plain_logprobs])
+def test_a_model_that_changes_its_logits_after_the_head_is_refused(way):
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    plain, scaled = (
+        GraniteForCausalLM(GraniteConfig(vocab_size=40, num_key_value_heads=2, logits_scaling=by, **sizes))
+        for by in (1.0, 8.0)
+    )
+    way(plain, [[1, 2]], [[[3, 4]]])
+    with pytest.raises(BadInput, match="GraniteForCausalLM scales or caps its logits"):
+        way(scaled, [[1, 2]], [[[3, 4]]])
+
+
 def test_a_sliding_window_takes_the_plain_way_and_says_so_once(caplog):
     torch.manual_seed(0)
     model = MistralForCausalLM(MistralConfig(**_SMALL, sliding_window=8)).eval()
@@ -272,7 +292,7 @@ def test_marks_that_do_not_fit_are_refused():
 
 
 @pytest.mark.parametrize("way", [completion_logprobs, plain_logprobs])
-@pytest.mark.parametrize("kind", ["copy", "adapters", "adapter-on-head"])
+@pytest.mark.parametrize("kind", ["copy", "adapters", "adapter-on-head", "adapter-on-head-trained-before"])
 @pytest.mark.parametrize("kept", [2**26, 259 * 2 * 3])
 def test_divergence_from_a_reference_is_that_of_the_whole_distributions(way, kind, kept, monkeypatch):
     """Value and gradient, against the definition; also where the head runs in chunks."""
@@ -281,14 +301,15 @@ def test_divergence_from_a_reference_is_that_of_the_whole_distributions(way, kin
     )
     torch.manual_seed(0)
     base = tiny_model()
-    targets = ["q_proj", "lm_head"] if kind == "adapter-on-head" else ["q_proj", "down_proj"]
+    targets = ["q_proj", "lm_head" if "head" in kind else "down_proj"]
     model = base
     if kind != "copy":
-        model = get_peft_model(base, LoraConfig(r=4, target_modules=targets, init_lora_weights=False))
+        new = not kind.endswith("trained-before")
+        model = get_peft_model(base, LoraConfig(r=4, target_modules=targets, init_lora_weights=new))
     reference = reference_of(model)
-    if kind == "copy":
-        with torch.no_grad():
-            for parameter in model.parameters():
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if kind == "copy" or parameter.requires_grad:
                 parameter.add_(0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
     prompts, groups = _batch([(9, [6, 3]), (5, [4])])
     found = way(model, prompts, groups, reference=reference.in_place, temperature=0.7, with_entropy=True)

@@ -103,8 +103,8 @@ class SftSection(Section):
     """A forward takes at most so many tokens (at least one example). More takes more memory: about 1 MB a token for the
     embedded model."""
     kl_beta: float = Field(default=0.0, ge=0)
-    """Weight of the KL divergence from the model before training (with adapters: from the base), exact over the
-    vocabulary; 0 is plain fine-tuning. Costs one more forward pass without gradients."""
+    """Weight of the KL divergence from the model before training, exact over the vocabulary; 0 is plain fine-tuning.
+    Costs one more forward pass without gradients."""
     learning_rate: float = Field(default=5e-5, gt=0)
     warmup_steps: int = Field(default=4, ge=0)
     max_minutes: float | None = Field(default=None, gt=0)
@@ -146,7 +146,7 @@ class GrpoSection(Section):
     kl_beta: float = Field(default=0.0, ge=0)
     """Weight of the KL divergence to the reference policy; 0 needs no reference."""
     kl_reference: Literal["fixed", "moving"] = "fixed"
-    """`fixed`: the policy before training (with adapters: the base). `moving`: follows the policy, so that how far each
+    """`fixed`: the policy before training. `moving`: follows the policy, so that how far each
     step leads away from the last is bounded, but not how far all of them lead."""
     kl_reference_rate: float = Field(default=1.0, gt=0, le=1)
     """How far a moving reference goes towards the policy in each step; 1: it is the policy one step ago."""

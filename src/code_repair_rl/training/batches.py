@@ -50,7 +50,7 @@ def micro_batches(
     Empty micro-batches come first, so that the step ends with a real one.
 
     Answers without a verdict are left out, and so are those that cannot move the policy (advantage 0), unless
-    `keep_silent`: with a KL term they do.
+    `keep_silent`: with a KL term they do. An attempt that ended before its first answer has no tokens, and only counts.
 
     Args:
         groups: rows with advantages; each group's rows share one prompt.
@@ -61,7 +61,11 @@ def micro_batches(
         mask_truncated: tokens of answers that were cut off do not count (the answers do).
     """
     kept = [
-        tuple(row for row in group if row.advantage is not None and (keep_silent or row.advantage != 0.0))
+        tuple(
+            row
+            for row in group
+            if row.token_ids and row.advantage is not None and (keep_silent or row.advantage != 0.0)
+        )
         for group in groups
     ]
     pieces = [piece for group in kept for piece in _pieces(group, most_tokens)]

@@ -21,6 +21,9 @@ ROLLOUT_SECONDS = "time/rollout_seconds"
 VALIDATION = "validation/pass_rate"
 """The metric that chooses the best weights."""
 
+BEST = "validation/best"
+"""That of the weights that are kept, reported once they are."""
+
 
 class StepClock(TrainerCallback):  # type: ignore[misc]
     """How long each optimiser step takes: sampling, grading, training; not validation and checkpoints beside them.
@@ -109,13 +112,23 @@ class Validate(TrainerCallback):  # type: ignore[misc]
         every: steps between measurements; the last step is always measured.
         measure: gives the pass rate now, told the step, and reports it as `VALIDATION`.
         keep: saves the weights as they are now.
+        run: whose best weights so far are known from its metrics.
+        listener: told of `BEST`.
     """
 
-    def __init__(self, every: int, measure: Callable[[int], float], keep: Callable[[], object], run: RunDir) -> None:
+    def __init__(
+        self,
+        every: int,
+        measure: Callable[[int], float],
+        keep: Callable[[], object],
+        run: RunDir,
+        listener: RunListener,
+    ) -> None:
         self._every = every
         self._measure = measure
         self._keep = keep
-        self._best = max((row.values.get(VALIDATION, -1.0) for row in run.metrics()), default=-1.0)
+        self._listener = listener
+        self._best = max((row.values.get(BEST, -1.0) for row in run.metrics()), default=-1.0)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Measure the model that training starts from."""
@@ -132,6 +145,7 @@ class Validate(TrainerCallback):  # type: ignore[misc]
         if found >= self._best:  # of equals the later one: it has seen more
             self._best = found
             self._keep()
+            self._listener.on_metrics(step, {BEST: found})
 
 
 def training_seconds(run: RunDir, until_step: int | None = None) -> float:

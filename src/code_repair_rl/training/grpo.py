@@ -31,10 +31,10 @@ from code_repair_rl.training.batches import MicroBatch, drawn_tokens, micro_batc
 from code_repair_rl.training.callbacks import ROLLOUT_SECONDS, StepClock, TellListener, TimeBudget, TrimHeap, Validate
 from code_repair_rl.training.checkpointing import AtomicCheckpoints
 from code_repair_rl.training.collect import Collector, rollout_metrics
-from code_repair_rl.training.launch import add_checks, require_resumable, save_whole
+from code_repair_rl.training.launch import add_checks, require_resumable, require_sampling, save_whole
 from code_repair_rl.training.push import ServerPush
 from code_repair_rl.training.reference import Reference, reference_for
-from code_repair_rl.training.settings import lora_config, silence, trainer_arguments
+from code_repair_rl.training.settings import new_adapter, silence, trainer_arguments
 from code_repair_rl.training.sft import model_path
 from code_repair_rl.training.shared_prefix import completion_logprobs
 from code_repair_rl.training.together import (
@@ -59,6 +59,7 @@ _METRICS = {
     "clip_ratio/region_mean": "train/clipped",
     "clip_ratio/low_mean": "train/clipped_low",
     "clip_ratio/high_mean": "train/clipped_high",
+    "cispo_clip_ratio": "train/clipped_high",
 }
 
 _MEAN_OVER_ROWS = ("grpo", "dr_grpo", "sapo", "luspo")
@@ -241,6 +242,7 @@ def train_grpo(
         launch: how many processes train (all of them call this), and how; None: this one alone.
     """
     launch = launch or LaunchSection()
+    require_sampling(launch)
     # At most one micro-batch per answer; those that the token budget does not need stay empty and cost nothing.
     groups_per_process = -(-settings.tasks_per_step // processes())
     most_micro_batches = groups_per_process * settings.completions_per_task
@@ -259,12 +261,15 @@ def train_grpo(
         temperature=settings.temperature,
         beta=settings.kl_beta,
         epsilon=settings.clip_low,
-        epsilon_high=settings.clip_high,
+        # For cispo TRL takes the cap itself.
+        epsilon_high=settings.clip_high + (1.0 if settings.loss == "cispo" else 0.0),
         delta=settings.ratio_cap,
         loss_type=settings.loss,
         scale_rewards=settings.scale_rewards,
         importance_sampling_level=settings.importance_sampling,
         mask_truncated_completions=settings.mask_truncated,
+        # The sampler has none: with it, the ratio and the divergence would be noise from the first step on.
+        disable_dropout=True,
         shuffle_dataset=False,
         log_completions=False,
     )
@@ -277,9 +282,9 @@ def train_grpo(
         model=model,
         args=config,
         # One row per group of a step: TRL only counts them.
-        train_dataset=Dataset.from_dict({"prompt": [""] * (groups_per_process * processes() * settings.steps)}),
+        train_dataset=Dataset.from_dict({"prompt": [""] * (groups_per_process * processes() * max(1, settings.steps))}),
         processing_class=tokenizer,
-        peft_config=lora_config(model_settings),
+        peft_config=new_adapter(model_settings, model),
         callbacks=[
             clock,
             TellListener(listener, _METRICS, clock),
@@ -293,8 +298,10 @@ def train_grpo(
     keep = functools.partial(save_whole, trainer, tokenizer, model_path(run))
     add_checks(trainer, launch, model_settings)
     if validate is not None:
-        trainer.add_callback(Validate(settings.validate_every, measured_once(trainer, validate), keep, run))
+        trainer.add_callback(Validate(settings.validate_every, measured_once(trainer, validate), keep, run, listener))
     silence(trainer)
+    if settings.steps == 0:
+        return keep()
     checkpoint = run.latest_good_checkpoint()
     if checkpoint is not None:
         require_resumable(launch, checkpoint.path)

@@ -100,6 +100,20 @@ def _require_possible(section: LaunchSection) -> None:
         )
 
 
+def require_sampling(section: LaunchSection) -> None:
+    """Refuse kinds whose weights nobody can sample from while they are trained.
+
+    Raises:
+        BadInput: FSDP2, whose pieces only a pass of all processes together puts together.
+    """
+    if section.kind == "fsdp2":
+        raise BadInput(
+            "under FSDP2 no process has whole weights to sample with, as reinforcement and validation do",
+            where="launch.kind",
+            mend="choose zero3 or ddp",
+        )
+
+
 @contextmanager
 def loading(section: LaunchSection, model: ModelSection) -> Iterator[None]:
     """While open, models are loaded as the job will hold them: under ZeRO-3 each process keeps its pieces only.

@@ -2,7 +2,8 @@
 
 | policy | fixed reference | moving reference |
 | --- | --- | --- |
-| adapters (LoRA) | the base: the same model with its adapters disabled, nothing is stored | a copy of the adapters |
+| new adapters (LoRA) | the base: the same model with its adapters off, nothing is stored | a copy of the adapters |
+| adapters trained before | a copy of the adapters at the start | a copy of the adapters |
 | all weights | a copy of the weights at the start | a copy of the weights |
 
 Copies take the places of the policy's weights while the reference computes, by exchanging pointers; nothing is moved.
@@ -69,13 +70,13 @@ def reference_for(trainer: Trainer, *, moving_rate: float | None = None) -> Refe
             mend="keep the reference fixed, or choose launch.kind=ddp",
         )
     inner: Any = unwrapped(trainer.model)
-    if hasattr(inner, "disable_adapter"):
+    if _is_its_base(inner):
         return _AdaptersOff(inner)
     if trainer.is_fsdp_enabled:
         raise BadInput(
             "a reference policy needs its own copy of the weights, which FSDP2 shares out",
             where="kl_beta",
-            mend="train adapters (model.lora), or choose launch.kind=zero3",
+            mend="train new adapters (model.lora), or choose launch.kind=zero3",
         )
     return _Pieces(_trained(inner), lambda: trainer.model_wrapped)
 
@@ -88,9 +89,15 @@ def reference_of(model: nn.Module, *, moving_rate: float | None = None) -> Refer
         moving_rate: in (0, 1]; None keeps the reference where it is.
     """
     inner: Any = unwrapped(model)
-    if hasattr(inner, "disable_adapter") and moving_rate is None:
+    if moving_rate is None and _is_its_base(inner):
         return _AdaptersOff(inner)
     return _Copy(_trained(inner), moving_rate or 0.0)
+
+
+def _is_its_base(model: Any) -> bool:
+    """Whether the model has adapters that add nothing yet: all their second factors are 0, as PEFT makes them."""
+    factors = [one for name, one in model.named_parameters() if ".lora_B." in name]
+    return bool(factors) and not any(getattr(one, "ds_tensor", one).detach().any() for one in factors)
 
 
 def _trained(model: nn.Module) -> dict[str, nn.Parameter]:

@@ -9,6 +9,7 @@ from peft import LoraConfig
 from transformers import PrinterCallback, Trainer
 from transformers.utils.logging import disable_progress_bar
 
+from code_repair_rl.errors import BadInput
 from code_repair_rl.recipes import LaunchSection, ModelSection
 from code_repair_rl.runs import RunDir
 from code_repair_rl.training.launch import trainer_settings
@@ -55,15 +56,29 @@ def silence(trainer: Trainer) -> None:
     disable_progress_bar()
 
 
-def lora_config(model: ModelSection) -> LoraConfig | None:
-    """The adapter that the recipe asks for, if any."""
-    if model.lora is None:
+def new_adapter(section: ModelSection, model: Any) -> LoraConfig | None:
+    """The adapter that training has to add to `model`: none where the recipe asks for none, or the model has one, which
+    then goes on.
+
+    Raises:
+        BadInput: the model's adapter is of another rank than the recipe's.
+    """
+    if section.lora is None:
         return None
-    targets = model.lora.target_modules
+    if hasattr(model, "disable_adapter"):
+        there = model.active_peft_config.r
+        if there != section.lora.rank:
+            raise BadInput(
+                f"the model has an adapter of rank {there}, and the recipe asks for one of rank {section.lora.rank}",
+                where="model.lora.rank",
+                mend=f"go on with rank {there}, or merge the adapter first (crrl model export)",
+            )
+        return None
+    targets = section.lora.target_modules
     return LoraConfig(
-        r=model.lora.rank,
-        lora_alpha=model.lora.alpha,
-        lora_dropout=model.lora.dropout,
+        r=section.lora.rank,
+        lora_alpha=section.lora.alpha,
+        lora_dropout=section.lora.dropout,
         target_modules=targets if isinstance(targets, str) else list(targets),
         task_type="CAUSAL_LM",
     )

@@ -25,9 +25,9 @@ from code_repair_rl.tasks import Task
 from code_repair_rl.tasks.prompts import messages, oracle_answer
 from code_repair_rl.training.callbacks import StepClock, TellListener, TimeBudget, TrimHeap, Validate
 from code_repair_rl.training.checkpointing import AtomicCheckpoints
-from code_repair_rl.training.launch import add_checks, portion, require_resumable, save_whole
+from code_repair_rl.training.launch import add_checks, portion, require_resumable, require_sampling, save_whole
 from code_repair_rl.training.reference import Reference, reference_for
-from code_repair_rl.training.settings import lora_config, silence, trainer_arguments
+from code_repair_rl.training.settings import new_adapter, silence, trainer_arguments
 from code_repair_rl.training.shared_prefix import completion_logprobs
 from code_repair_rl.training.together import Agree, measured_once
 
@@ -206,8 +206,10 @@ def train_sft(
     if not found:
         raise BadInput("there is no example to train on", mend="build the task set, or raise tasks.limit")
     launch = launch or LaunchSection()
+    if validate is not None:
+        require_sampling(launch)
     steps = settings.steps
-    rows = in_training_order(found, steps * settings.batch_size, settings.batch_size, seed)
+    rows = in_training_order(found, max(1, steps) * settings.batch_size, settings.batch_size, seed)
     dataset = Dataset.from_list(
         [
             {
@@ -235,7 +237,7 @@ def train_sft(
         args=config,
         train_dataset=dataset,
         processing_class=tokenizer,
-        peft_config=lora_config(model_settings),
+        peft_config=new_adapter(model_settings, model),
         callbacks=[
             clock,
             TellListener(listener, _METRICS, clock),
@@ -248,12 +250,14 @@ def train_sft(
     keep = functools.partial(save_whole, trainer, tokenizer, model_path(run))
     add_checks(trainer, launch, model_settings)
     if validate is not None:
-        trainer.add_callback(Validate(validate_every, measured_once(trainer, validate), keep, run))
+        trainer.add_callback(Validate(validate_every, measured_once(trainer, validate), keep, run, listener))
     silence(trainer)
     trainer.run, trainer.listener = run, listener
     trainer.micro_batch_tokens = settings.micro_batch_tokens
     if settings.kl_beta:
         trainer.kl_beta, trainer.reference = settings.kl_beta, reference_for(trainer)
+    if steps == 0:
+        return keep()
     checkpoint = run.latest_good_checkpoint()
     if checkpoint is not None:
         require_resumable(launch, checkpoint.path)

@@ -142,14 +142,16 @@ def share_of(batches: Sequence[MicroBatch], per_process: int, spare: RolloutRow)
     """This process's `per_process` micro-batches of a step, of those that were dealt for all.
 
     Every process makes the same number of real forward passes, since those of sharded weights are made together: where
-    one has a batch less, it takes the `spare` row, without loss (`loss_scale` 0). The first pass of a step is real for
-    the same reason: with it DeepSpeed overwrites the gradients of the step before, and to later ones it adds. Empty
-    micro-batches come between that and the rest.
+    one has a batch less, it takes a row made of `spare`, without loss (`loss_scale` 0). The first pass of a step is
+    real for the same reason: with it DeepSpeed overwrites the gradients of the step before, and to later ones it adds.
+    Empty micro-batches come between that and the rest.
     """
     count = processes()
     if count == 1:
         return list(batches)
-    idle = MicroBatch((replace(spare, advantage=0.0),), 0.0)
+    # One token after another: what the spare row says does not matter, and it may be long, or say nothing at all.
+    token = {"prompt_ids": (0,), "token_ids": (0,), "logprobs": (0.0,), "sampled": (), "advantage": 0.0}
+    idle = MicroBatch((replace(spare, **token),), 0.0)
     full = [batch for batch in batches if batch.rows]
     rounds = -(-len(full) // count)
     mine = full[place() :: count]
