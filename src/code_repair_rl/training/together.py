@@ -150,8 +150,8 @@ def share_of(batches: Sequence[MicroBatch], per_process: int, spare: RolloutRow)
     if count == 1:
         return list(batches)
     # One token after another: what the spare row says does not matter, and it may be long, or say nothing at all.
-    token = {"prompt_ids": (0,), "token_ids": (0,), "logprobs": (0.0,), "sampled": (), "advantage": 0.0}
-    idle = MicroBatch((replace(spare, **token),), 0.0)
+    token = replace(spare, prompt_ids=(0,), token_ids=(0,), logprobs=(0.0,), sampled=(), advantage=0.0)
+    idle = MicroBatch((token,), 0.0)
     full = [batch for batch in batches if batch.rows]
     rounds = -(-len(full) // count)
     mine = full[place() :: count]
