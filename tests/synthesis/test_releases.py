@@ -15,7 +15,7 @@ from code_repair_rl.sandbox import select_backend
 from code_repair_rl.synthesis import validate
 from code_repair_rl.synthesis.library import Library
 from code_repair_rl.synthesis.release_pins import CHAINS
-from code_repair_rl.synthesis.releases import chain, release_tasks
+from code_repair_rl.synthesis.releases import chain, release_tasks, with_common_problems
 from code_repair_rl.tasks import RepositoryTests, StoredTree, Task
 
 OLD = {
@@ -95,6 +95,19 @@ def test_the_change_log_is_told_where_it_names_the_function_and_is_not_in_the_tr
     assert told["join"].startswith("From the change log of small: `join` puts spaces between words\n\nThese tests")
     assert told["clamp"].startswith("These tests of small fail:\n- tests/test_small.py::test_clamp")
     assert all("CHANGELOG.md" not in task.files for task in tasks)
+
+
+def test_what_one_task_asks_for_does_not_stand_in_the_code_of_another_split(tasks: list[Task]) -> None:
+    """A function that is mended in two releases, once together with others."""
+    clamp, join, spread = sorted(tasks, key=lambda task: task.problem)
+    both = [unit for task in (join, spread) for unit in task.origin.detail["units"]]
+    later = spread.model_copy(
+        update={"task_id": "later", "origin": spread.origin.model_copy(update={"detail": {"units": both}})}
+    )
+    found = with_common_problems([clamp, later, spread, join])
+    assert [task.problem for task in found] == [clamp.problem, *[join.problem] * 3]
+    assert [task.split for task in found] == [clamp.split, *[join.split] * 3]
+    assert with_common_problems(tasks) == tasks
 
 
 def test_pinned_chains_are_of_one_library_each() -> None:

@@ -236,7 +236,33 @@ def release_tasks(
         if not made:
             unusable.append(Unusable(pair.name, "no change can be taken back without breaking other tests"))
         tasks |= {task.task_id: task for task in made}
-    return list(tasks.values())[:limit], unusable
+    return with_common_problems(list(tasks.values())[:limit]), unusable
+
+
+def with_common_problems(tasks: Sequence[Task]) -> list[Task]:
+    """The tasks, those that have a changed function in common under one problem, and so in one split.
+
+    A function may be mended in several releases: what one task has to find stands in the other's code already.
+    """
+    leader: dict[str, str] = {}
+
+    def first_of(unit: str) -> str:
+        while leader.setdefault(unit, unit) != unit:
+            unit = leader[unit]
+        return unit
+
+    units = [[f"{task.origin.source}/{unit}" for unit in task.origin.detail["units"]] for task in tasks]
+    for names in units:
+        for name in names:
+            leader[first_of(name)] = first_of(names[0])
+    names_it: dict[str, Task] = {}
+    for task, names in sorted(zip(tasks, units, strict=True), key=lambda one: one[0].problem):
+        names_it.setdefault(first_of(names[0]), task)
+    return [
+        task.model_copy(update={"problem": one.problem, "split": one.split})
+        for task, names in zip(tasks, units, strict=True)
+        for one in [names_it[first_of(names[0])]]
+    ]
 
 
 def _turns(chains: Sequence[Sequence[Library]]) -> Iterator[tuple[Library, Library]]:
