@@ -3,11 +3,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from code_repair_rl.grading import Grader, Outcome, TestResult, TestStatus, Verdict
 from code_repair_rl.grading.cache import VerdictCache, key_of, verdict_from_json, verdict_to_json
+from code_repair_rl.tasks import Environment, RepositoryTests
 from tests.grading.sample import BAD, GOOD, answer, function_task
 
 VERDICT = Verdict(Outcome.FAILED, (TestResult("a", TestStatus.FAILED, True, "why"),), evidence=("e",), wall_seconds=0.5)
@@ -69,6 +71,18 @@ def test_the_key_covers_whatever_the_verdict_depends_on() -> None:
     }
     assert len(keys) == 7
     assert key_of(task.model_copy(update={"task_id": "other"}), {"mean.py": GOOD}, "a") in keys
+
+
+def test_what_a_repositorys_tests_import_is_part_of_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    task = function_task()
+    elsewhere = RepositoryTests(fail_to_pass=("x",), environment=Environment(image="i", folder="/x"))
+    tasks = [
+        task,
+        *(task.model_copy(update={"tests": tests}) for tests in (RepositoryTests(fail_to_pass=("x",)), elsewhere)),
+    ]
+    before = [key_of(one, {}, "a") for one in tasks]
+    monkeypatch.setattr("code_repair_rl.grading.cache._installed", lambda: "another pytest")
+    assert [key_of(one, {}, "a") == key for one, key in zip(tasks, before, strict=True)] == [True, False, True]
 
 
 def test_a_second_grader_does_not_run_what_the_first_has_graded(tmp_path: Path) -> None:

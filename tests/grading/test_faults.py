@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -15,7 +16,7 @@ import pytest
 
 from code_repair_rl.errors import BadInput, MachineryFailed
 from code_repair_rl.grading import Grader, Outcome
-from code_repair_rl.grading.function_worker import FunctionWorker
+from code_repair_rl.grading.function_worker import Found, FunctionWorker
 from code_repair_rl.sandbox.fork_server import ForkServer, ServerBroken
 from tests.grading.sample import GOOD, answer, function_task
 
@@ -84,6 +85,21 @@ def test_where_every_worker_breaks_there_is_no_verdict_and_it_is_not_kept(
         assert verdict.outcome is Outcome.NO_VERDICT and verdict.score is None
         assert "temporarily unavailable" in verdict.evidence[0]
     assert fresh.grade(TASK, answer(GOOD + "# broken\n")).passed
+
+
+def test_a_stall_while_the_measure_is_taken_costs_one_verdict_and_not_the_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    check = FunctionWorker.check
+    stalls = [True]
+
+    def stalled(self: FunctionWorker, *given: object) -> Found:
+        found = check(self, *given)  # type: ignore[arg-type]
+        return replace(found, report=None) if stalls.pop() else found
+
+    with Grader(workers=1) as grader:
+        monkeypatch.setattr(FunctionWorker, "check", stalled)
+        assert grader.grade(TASK, answer(GOOD + "# first\n")).outcome is Outcome.NO_VERDICT
+        stalls += [False] * 2
+        assert grader.grade(TASK, answer(GOOD + "# second\n")).passed
 
 
 def test_an_answer_that_breaks_its_worker_twice_is_scored(fresh: Grader, monkeypatch: pytest.MonkeyPatch) -> None:

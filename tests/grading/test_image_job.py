@@ -153,6 +153,14 @@ def test_without_an_engine_the_mend_is_told(stand_in: Path, monkeypatch: pytest.
         grader.grade_files(_task(stand_in), _task(stand_in).files)
 
 
+def test_an_image_without_the_repository_gives_no_verdict(stand_in: Path) -> None:
+    task = _task(stand_in, "true")
+    shutil.rmtree(stand_in)
+    with Grader(workers=1) as grader:
+        verdict = grader.grade_files(task, task.files)
+    assert verdict.outcome is Outcome.NO_VERDICT and "could not be copied" in verdict.evidence[0]
+
+
 def test_an_engine_that_fails_gives_no_verdict(stand_in: Path) -> None:
     (stand_in.parent / "bin" / "docker").write_text("#!/bin/sh\necho 'no such image' >&2\nexit 125\n")
     with Grader(workers=1) as grader:

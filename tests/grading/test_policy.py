@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from code_repair_rl.grading.policy import graded_tree, shadows
+from code_repair_rl.grading.policy import calls_on_the_runner, graded_tree, shadows
 from code_repair_rl.tasks import RepositoryTests
 
 TESTS = RepositoryTests(
@@ -29,6 +29,29 @@ def test_only_the_source_is_the_answers() -> None:
 def test_a_deleted_source_file_stays_deleted() -> None:
     tree, notes = graded_tree(BEFORE, {path: text for path, text in BEFORE.items() if path != "src/a.py"}, TESTS)
     assert "src/a.py" not in tree and not notes
+
+
+def test_what_the_tests_import_from_their_folders_is_not_the_answers() -> None:
+    before = {**BEFORE, "tests/helpers.py": "pristine", "src/tests.py": "s"}
+    after = {**before, "tests/helpers.py": "hacked", "tests/deep/data.txt": "new", "src/tests.py": "S"}
+    tree, notes = graded_tree(before, after, TESTS)
+    assert tree["tests/helpers.py"] == "pristine" and "tests/deep/data.txt" not in tree and tree["src/tests.py"] == "S"
+    assert len(notes) == 2
+
+
+@pytest.mark.parametrize(
+    "text", ["import pytest", "from unittest import mock", "def f():\n    import unittest.mock as u"]
+)
+def test_source_that_newly_imports_what_tests_are_made_of_is_named(text: str) -> None:
+    after = {**BEFORE, "src/a.py": text}
+    assert "src/a.py imports" in calls_on_the_runner(BEFORE, after, {}, TESTS)
+    assert calls_on_the_runner({**BEFORE, "src/b.py": text}, after, {}, TESTS) == ""
+    assert calls_on_the_runner(BEFORE, after, {"src/a.py": text}, TESTS) == ""
+    assert calls_on_the_runner(BEFORE, {**BEFORE, "tests/test_new.py": text}, {}, TESTS) == ""
+    assert (
+        calls_on_the_runner(BEFORE, {**BEFORE, "src/a.py": "from . import pytest\nfrom .mock import x"}, {}, TESTS)
+        == ""
+    )
 
 
 @pytest.mark.parametrize("path", ["src/json.py", "pytest.py", "src/_pytest/x.py", "src/os/__init__.py", "pluggy.py"])

@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from code_repair_rl.edits import diff
+from code_repair_rl.errors import MachineryFailed
 from code_repair_rl.grading import Grader, Outcome, TestStatus, Verdict
+from code_repair_rl.grading.repository import RepositoryWorker
 from code_repair_rl.tasks import Kind, Origin, RepositoryTests, Split, Task
 
 SUITE = """import unittest
@@ -47,6 +49,12 @@ def test_writes(tmp_path):
     assert (tmp_path / "x").read_text() == "x"
 
 
+class Hoped(unittest.TestCase):
+    @unittest.expectedFailure
+    def test_of_a_case(self):
+        self.assertEqual(total([1]), "one")
+
+
 class Pairs(unittest.TestCase):
     def test_pairs(self):
         for numbers in ([0, 0], [2, 3]):
@@ -77,10 +85,11 @@ def grade(grader: Grader, task: Task, text: str) -> Verdict:
 
 
 def test_the_known_good_answer_passes_though_the_suite_has_known_failures(grader: Grader) -> None:
-    one = task(("test_total", "test_each[1]"), ("test_each[0]", "test_hoped_for", "test_writes"))
+    expected_to_fail = ("test_hoped_for", "Hoped::test_of_a_case")
+    one = task(("test_total", "test_each[1]"), ("test_each[0]", "test_writes", *expected_to_fail))
     verdict = grade(grader, one, GOOD)
     assert verdict.outcome is Outcome.PASSED, verdict
-    assert len(verdict.tests) == 5
+    assert len(verdict.tests) == 6
     assert grade(grader, one, FILES["src/shop/cart.py"]).outcome is Outcome.FAILED
 
 
@@ -132,6 +141,34 @@ def test_the_answers_own_tests_and_configuration_do_not_count(grader: Grader) ->
     tree = {**FILES, "tests/test_cart.py": "def test_total(): pass\n", "setup.cfg": "[tool:pytest]\naddopts = --co\n"}
     verdict = grader.grade_files(task(("test_total",)), tree)
     assert verdict.outcome is Outcome.FAILED and len(verdict.evidence) >= 2
+
+
+def test_source_cannot_call_a_test_off(grader: Grader) -> None:
+    text = "import sys\n\n\ndef total(numbers):\n    sys.modules['pytest'].xfail('fine')\n"
+    verdict = grade(grader, task(("test_total",), ("test_each[0]", "test_hoped_for")), text)
+    assert verdict.outcome is Outcome.FAILED
+    assert [test.status for test in verdict.tests] == [TestStatus.FAILED, TestStatus.FAILED, TestStatus.PASSED]
+    assert "called off by pytest.xfail" in verdict.tests[0].detail
+
+
+def test_where_no_test_can_run_the_task_is_broken_and_not_the_answer(grader: Grader) -> None:
+    files = {**FILES, "setup.cfg": "[tool:pytest]\naddopts = --of-a-plugin-that-is-not-there\n"}
+    one = task(("test_total",)).model_copy(update={"files": files})
+    verdict = grader.grade_files(one, {**files, "src/shop/cart.py": GOOD + "# said otherwise\n"})
+    assert verdict.outcome is Outcome.NO_VERDICT and "known-good answer" in verdict.evidence[0]
+    stops = {**FILES, "src/shop/cart.py": "import os\nos._exit(4)\n"}
+    assert grader.grade_files(task(("test_total",)), stops).outcome is Outcome.CRASHED, "there tests can run"
+
+
+def test_a_jail_for_repositories_that_breaks_gives_no_verdict(grader: Grader, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object, **__: object) -> object:
+        raise MachineryFailed("pytest cannot be imported there")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RepositoryWorker, "run", broken)
+        verdict = grade(grader, task(("test_total",)), GOOD + "# in a broken jail\n")
+    assert verdict.outcome is Outcome.NO_VERDICT, "function tests still work, and say nothing of it"
+    assert grade(grader, task(("test_total",)), GOOD + "# in a broken jail\n").passed
 
 
 def test_the_unsafe_backend_grades_too_and_is_stamped() -> None:

@@ -116,6 +116,39 @@ def test_a_stop_that_comes_too_late_hits_nobody(server: ForkServer) -> None:
         assert run(server, "connection.sendall(b'x')")[0] == b"x"
 
 
+def test_a_job_that_the_machine_killed_is_not_its_own_doing(server: ForkServer) -> None:
+    """A job cannot kill itself: it is the first process of its namespace."""
+    assert run(server, "import os\nos.kill(os.getpid(), 9)\nconnection.sendall(b'still here')")[0] == b"still here"
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        server.start("connection.sendall(b'x')\nimport time; time.sleep(60)", QUICK, theirs)
+        ours.recv(1)
+        psutil.Process(server.pid).children(recursive=True)[-1].kill()
+        end = server.finish()
+    assert end.cause is Cause.INFRASTRUCTURE and end.error == "killed from outside"
+
+
+def test_a_job_does_not_see_what_is_hidden_from_it() -> None:
+    with TemporaryDirectory(dir="/tmp") as folder:
+        for name in ("kept.py", "package/inside.py", "module.py"):
+            place = Path(folder, name)
+            place.parent.mkdir(exist_ok=True)
+            place.write_text("answer = 42\n")
+        for place in (Path(folder), Path(folder, "package")):
+            place.chmod(0o755)
+        look = (
+            "for name in ('kept', 'module', 'package.inside'):\n    try: print(__import__(name, fromlist=['x']).answer)"
+        )
+        look += "\n    except Exception as error: print(type(error).__name__)"
+        ours, theirs = socket.socketpair()
+        with ours, theirs, ForkServer([("program", PROGRAM)], nested=True, python_path=(folder,)) as server:
+            hidden = [f"{folder}/package", f"{folder}/module.py"]
+            server.start(look, QUICK, theirs, hidden=hidden)
+            assert server.finish().output.split() == ["42", "ModuleNotFoundError", "ModuleNotFoundError"]
+            server.start(look, QUICK, theirs)
+            assert server.finish().output.split() == ["42", "42", "42"]
+
+
 def test_a_server_that_was_killed_says_so() -> None:
     with ForkServer([("program", PROGRAM)], nested=True) as server:
         for process in psutil.Process(server.pid).children(recursive=True):

@@ -4,28 +4,40 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections import OrderedDict
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from code_repair_rl.errors import CrrlError
+from code_repair_rl.grading.repository import packages
 from code_repair_rl.grading.verdict import GRADER_VERSION, Outcome, TestResult, TestStatus, Verdict
 from code_repair_rl.home import write_atomically
-from code_repair_rl.tasks import Task
+from code_repair_rl.tasks import Environment, RepositoryTests, Task
 
 _KEPT_IN_MEMORY = 20_000
 
 
 def key_of(task: Task, files_after: Mapping[str, str], isolation: str) -> str:
-    """What a verdict depends on, as one digest: the tests, both trees, the tier and the grader's version."""
+    """What a verdict depends on, as one digest: the tests, both trees, the tier and the grader's version; for a
+    repository's tests in this environment, also what is installed in it."""
     digest = hashlib.sha256(f"{GRADER_VERSION}\0{isolation}\0".encode())
+    if isinstance(task.tests, RepositoryTests) and (task.tests.environment or Environment()).image is None:
+        digest.update(_installed().encode())
     digest.update(task.tests.model_dump_json().encode() if task.tests is not None else b"")
     for tree in (task.files, task.oracle if isinstance(task.oracle, Mapping) else {}, files_after):
         _add_tree(digest, tree)
     return digest.hexdigest()
+
+
+@cache
+def _installed() -> str:
+    names = sorted(found.name for place in packages() for found in Path(place).glob("*.dist-info"))
+    return "\0".join([sys.version, *names])
 
 
 def measure_key_of(task: Task, oracle: Mapping[str, str]) -> str:

@@ -97,6 +97,8 @@ class FunctionWorker:
             trusted_end = trusted.finish(stop_after=0.2)
             gone = report is not None and report["stopped"] == "gone"
             candidate_end = candidate.finish(stop_after=_LAST_WORD_SECONDS if gone else 0.0)
+            if report is None and trusted_end.cause is Cause.CRASHED:
+                raise ServerBroken(f"the trusted side was killed: {trusted_end.output[-300:]}")
             for ended in (trusted_end, candidate_end):
                 if ended.cause is Cause.INFRASTRUCTURE:
                     raise ServerBroken(

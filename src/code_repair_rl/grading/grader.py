@@ -10,21 +10,23 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 
 from code_repair_rl.edits import EditError, Tolerance, parse
 from code_repair_rl.errors import BadInput, MachineryFailed
 from code_repair_rl.grading.cache import VerdictCache, key_of, measure_key_of
-from code_repair_rl.grading.canary import canary_passes
+from code_repair_rl.grading.canary import canary_passes, repository_canary_passes
 from code_repair_rl.grading.classification import classification_verdict
 from code_repair_rl.grading.comparison import compare_with_oracle
+from code_repair_rl.grading.copies import installed_copies
 from code_repair_rl.grading.environments import locked_packages
 from code_repair_rl.grading.function_worker import FunctionWorker
 from code_repair_rl.grading.image_job import run_in_image
-from code_repair_rl.grading.judge import Expectation, expectation, judge
-from code_repair_rl.grading.policy import protected_paths
-from code_repair_rl.grading.repository import RepositoryWorker, judge_repository, packages
+from code_repair_rl.grading.judge import Expectation, came_to_its_end, expectation, judge
+from code_repair_rl.grading.policy import calls_on_the_runner, protected_paths
+from code_repair_rl.grading.repository import RepositoryRun, RepositoryWorker, judge_repository, packages
 from code_repair_rl.grading.verdict import Outcome, Verdict
 from code_repair_rl.sandbox import FUNCTION, Limits, Sandbox, select_backend
 from code_repair_rl.sandbox.containers import Container
@@ -75,6 +77,7 @@ class Grader:
         self._idle: queue.LifoQueue[_Worker] = queue.LifoQueue()
         self._all: list[_Worker] = []
         self._expected: dict[str, Expectation | str] = {}
+        self._runnable: dict[str, Verdict] = {}
         self._in_flight: dict[str, Future[Verdict]] = {}
         self._lock = threading.Lock()
         self._pid = os.getpid()
@@ -184,7 +187,8 @@ class Grader:
         finally:
             with self._lock:
                 del self._in_flight[key]
-                if mine.exception() is None:
+                # Of the known-good answer only a pass is certain: what else it came to may be the machine's doing.
+                if mine.exception() is None and (mine.result().passed or not _is_oracle(task, files_after)):
                     self._cache.put(key, mine.result())
         return verdict
 
@@ -232,13 +236,16 @@ class Grader:
             finally:
                 self._idle.put(worker)
             if sets_measure_for is not None:
-                self._expected[sets_measure_for] = expectation(found)
+                measure = expectation(found)
+                # A run that did not come to its end says nothing of the known-good answer: the machine may be busy.
+                if isinstance(measure, Expectation) or came_to_its_end(found):
+                    self._expected[sets_measure_for] = measure
             return judge(found, expected, self.isolation)
-        return self._after_breaking_twice(broken)
+        return self._after_breaking_twice(broken, lambda: canary_passes(self._borrowed_once))
 
-    def _after_breaking_twice(self, broken: list[str]) -> Verdict:
+    def _after_breaking_twice(self, broken: list[str], known_passes: Callable[[], bool]) -> Verdict:
         """Ours to retry, theirs to score: where a known answer fares well, the cause lay with the answer."""
-        if canary_passes(self._borrowed_once):
+        if known_passes():
             evidence = ("the answer broke its worker twice, while a known answer was graded without trouble", *broken)
             return Verdict(Outcome.CRASHED, evidence=evidence, isolation=self.isolation)
         return _no_verdict("; ".join(broken), self.isolation)
@@ -261,19 +268,67 @@ class Grader:
         if needs.image is not None:
             return self._in_image(task, tests, needs, files_after)
         more = (locked_packages(needs.lock, task.task_id),) if needs.lock is not None else ()
-        packages()  # where pytest is missing, that is the user's to mend, and no verdict would say so
+        oracle = task.files_after_oracle()
+        forbidden = calls_on_the_runner(task.files, files_after, oracle, tests)
+        if forbidden:
+            return Verdict(Outcome.TAMPERED, evidence=(forbidden,), isolation=self.isolation)
+        # Where pytest is missing, that is the user's to mend, and no verdict would say so.
+        hidden = installed_copies(task, (*more, *packages()))
+        found = self._repository_run(more, task.files, files_after, tests, hidden, shuffled=shuffled)
+        if isinstance(found, list):
+            return self._after_breaking_twice(
+                found, lambda: repository_canary_passes(partial(self._repository_once, more))
+            )
+        verdict = judge_repository(found, tests, self.isolation)
+        if verdict.passed or found.began or dict(files_after) == oracle:
+            return verdict
+        # Not one test ran, not even ours: perhaps none can here, whatever the answer.
+        key = measure_key_of(task, oracle)
+        if key not in self._runnable:
+            known = self._repository_run(more, task.files, oracle, tests, hidden, shuffled=False)
+            if isinstance(known, list):
+                return _no_verdict("; ".join(known), self.isolation)
+            self._runnable[key] = judge_repository(known, tests, self.isolation)
+        if self._runnable[key].passed:
+            return verdict
+        why = "; ".join(self._runnable[key].evidence)
+        return _no_verdict(f"the task's own known-good answer does not pass: {why}", self.isolation)
+
+    def _repository_run(
+        self,
+        more: tuple[str, ...],
+        before: Mapping[str, str],
+        after: Mapping[str, str],
+        tests: RepositoryTests,
+        hidden: tuple[str, ...],
+        *,
+        shuffled: bool,
+    ) -> RepositoryRun | list[str]:
+        """A run, once more where our machinery broke; what broke it, where it did so twice."""
         broken: list[str] = []
-        for _ in range(2):
+        for attempt in range(2):
             worker = self._borrow()
             try:
-                run = worker.repository(more).run(task.files, files_after, tests, shuffled=shuffled)
+                run = worker.repository(more).run(before, after, tests, shuffled=shuffled, hidden=hidden)
             except (ServerBroken, MachineryFailed, OSError) as error:
                 broken.append(str(error))
                 continue
             finally:
                 self._idle.put(worker)
-            return judge_repository(run, tests, self.isolation)
-        return self._after_breaking_twice(broken)
+            if not run.killed or attempt:
+                return run
+        return broken
+
+    def _repository_once(
+        self, more: tuple[str, ...], files: Mapping[str, str], tests: RepositoryTests
+    ) -> Verdict | None:
+        worker = self._borrow()
+        try:
+            return judge_repository(worker.repository(more).run(files, files, tests), tests, self.isolation)
+        except (ServerBroken, MachineryFailed, OSError):
+            return None
+        finally:
+            self._idle.put(worker)
 
     def _in_image(
         self, task: Task, tests: RepositoryTests, needs: Environment, files_after: Mapping[str, str]
@@ -363,6 +418,10 @@ def grade(task: Task, completion_text: str) -> Verdict:
             _default = Grader(workers=1)
             atexit.register(_default.close)
     return _default.grade(task, completion_text)
+
+
+def _is_oracle(task: Task, files: Mapping[str, str]) -> bool:
+    return not isinstance(task.oracle, str) and dict(files) == task.files_after_oracle()
 
 
 def _protected(task: Task) -> tuple[str, ...]:

@@ -33,6 +33,8 @@ LIMITS = Limits(
 )
 """As generous as the harness of SWE-bench (1,800 seconds an instance)."""
 
+_NO_COPY = 97
+"""Exit status of a script that has not run anything of the answer's."""
 _BEGIN, _END = ">>>>> begin of the tests", ">>>>> end of the tests"
 _ACTIVATE = (
     "[ -f /opt/miniconda3/bin/activate ] && . /opt/miniconda3/bin/activate testbed; "
@@ -86,6 +88,12 @@ def run_in_image(
     if result.cause is Cause.INFRASTRUCTURE:
         raise MachineryFailed(f"the container ended: {result.error}", where=str(environment.image))
     log = result.stdout.decode(errors="replace")
+    if result.exit_code == _NO_COPY and _BEGIN not in log:
+        raise MachineryFailed(
+            f"{environment.folder} could not be copied inside the container",
+            where=str(environment.image),
+            mend="see that the image has its repository there, and that it is of less than 4 GiB",
+        )
     outcome, results, evidence = judge_log(log, tests, result.cause)
     return Verdict(
         outcome,
@@ -108,9 +116,10 @@ def script(tests: RepositoryTests, environment: Environment, gone: list[str]) ->
     modules = sorted({name.partition("::")[0] for name in ids if "::" in name} | set(tests.test_files))
     command = environment.command or f"python -m pytest -rA -p no:cacheprovider --tb=short {shlex.join(modules)}"
     removal = f"rm -f {shlex.join(gone)}; " if gone else ""
+    folder = shlex.quote(environment.folder)
     return (
-        f'job="$PWD"; copy="$(mktemp -d)/repository"; cp -R {shlex.quote(environment.folder)} "$copy" || exit 97; '
-        f'cd "$copy" || exit 97; if [ -d "$job/tree" ]; then cp -R "$job/tree/." . || exit 97; fi; rm -rf .git; '
+        f'job="$PWD"; copy="$(mktemp -d)/repository"; cp -R {folder} "$copy" && cd "$copy" || exit {_NO_COPY}; '
+        'if [ -d "$job/tree" ]; then cp -R "$job/tree/." . || exit 98; fi; rm -rf .git; '
         f'{removal}{_ACTIVATE}export PYTHONPATH="$copy:$copy/src:$copy/lib:$PYTHONPATH" PYTHONDONTWRITEBYTECODE=1; '
         f"echo '{_BEGIN}'; {{ {command}; }} 2>&1; echo '{_END}'"
     )

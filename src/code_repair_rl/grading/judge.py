@@ -46,6 +46,11 @@ def expectation(found: Found) -> Expectation | str:
     return Expectation(tests, report["calls"], found.candidate.wall_seconds)
 
 
+def came_to_its_end(found: Found) -> bool:
+    """Whether what a run came to is the code's doing: it was not cut off, and nothing was killed."""
+    return found.report is not None and not found.report["stopped"]
+
+
 def judge(found: Found, expected: Expectation | None, isolation: str) -> Verdict:
     """The verdict on a check that our machinery carried through.
 

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import ast
 import fnmatch
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import PurePosixPath
 
 from code_repair_rl.tasks import RepositoryTests
 
-_NEVER = ("conftest.py", "sitecustomize.py", "usercustomize.py", "*.pth", "pytest.ini", ".pytest.ini", "pytest.toml")
+_NEVER = (
+    "conftest.py", "sitecustomize.py", "usercustomize.py", "*.pth", "pytest.ini", ".pytest.ini", "pytest.toml",
+    ".pytest.toml",
+)  # fmt: skip
 """File names, in any folder, that change how pytest or the interpreter itself behaves."""
 _CONFIGURATION = ("tox.ini", "setup.cfg", "pyproject.toml")
 """May hold pytest's options, but are edited for honest reasons too: the answer's version is not used."""
 RUNNER = frozenset({"pytest", "_pytest", "py", "pluggy", "iniconfig", "packaging", "pygments", "code_repair_rl"})
 """Modules that the tests are run by."""
+_TEST_FOLDERS = ("test", "tests")
+_OF_TESTS = frozenset({"pytest", "_pytest", "unittest", "mock"})
+"""Modules with which source can call a test off, or make something that equals everything."""
 
 
 def protected_paths(tests: RepositoryTests) -> tuple[str, ...]:
@@ -39,8 +46,13 @@ def graded_tree(
     """
     tree: dict[str, str] = {}
     notes: list[str] = []
+    kept = [*protected_paths(tests), *(f"{folder}/*" for folder in _test_folders(tests))]
+
+    def is_kept(path: str) -> bool:
+        return PurePosixPath(path).name in _CONFIGURATION or any(fnmatch.fnmatchcase(path, one) for one in kept)
+
     for path in after:
-        if not _is_protected(path, tests):
+        if not is_kept(path):
             if path in before or not shadows(path, tests):
                 tree[path] = after[path]
             else:
@@ -48,7 +60,7 @@ def graded_tree(
         elif after[path] != before.get(path):
             notes.append(f"the answer's {path} was not used")
     for path in before:
-        if _is_protected(path, tests):
+        if is_kept(path):
             tree[path] = before[path]
             if path not in after:
                 notes.append(f"{path} was put back")
@@ -69,7 +81,47 @@ def shadows(path: str, tests: RepositoryTests) -> bool:
     return False
 
 
-def _is_protected(path: str, tests: RepositoryTests) -> bool:
-    if PurePosixPath(path).name in _CONFIGURATION:
-        return True
-    return any(path == pattern or fnmatch.fnmatchcase(path, pattern) for pattern in protected_paths(tests))
+def calls_on_the_runner(
+    before: Mapping[str, str], after: Mapping[str, str], oracle: Mapping[str, str], tests: RepositoryTests
+) -> str:
+    """What of the answer's source newly imports what tests are made of, as a sentence; empty where nothing does.
+
+    With `pytest.xfail` source calls off the test that calls it; `unittest.mock.ANY` equals whatever is expected.
+    Where source of the task, before or after the known-good edit, imports such a module, the answer's may as well.
+    """
+    folders = _test_folders(tests)
+    own = [text for path, text in before.items() if _is_source(path, folders)]
+    for path, text in after.items():
+        if not _is_source(path, folders) or before.get(path) == text:
+            continue
+        for name in sorted(_imported(text) & _OF_TESTS):
+            known = [*(one for one in own if name in one), *oracle.values()]
+            if not any(name in _imported(one) for one in known):
+                return f"{path} imports {name}, which no source of this repository does"
+    return ""
+
+
+def _is_source(path: str, test_folders: Iterable[str]) -> bool:
+    return path.endswith(".py") and not any(PurePosixPath(path).is_relative_to(folder) for folder in test_folders)
+
+
+def _imported(text: str) -> set[str]:
+    """Top-level names of the modules that a text imports."""
+    try:
+        nodes = list(ast.walk(ast.parse(text)))
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return set()
+    names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    names += [node.module or "" for node in nodes if isinstance(node, ast.ImportFrom) and not node.level]
+    return {name.partition(".")[0] for name in names}
+
+
+def _test_folders(tests: RepositoryTests) -> tuple[str, ...]:
+    """The folders of tests that the named ones lie in: what their modules import from there decides as well."""
+    found: dict[str, None] = {}
+    for test_id in (*tests.fail_to_pass, *tests.pass_to_pass):
+        for folder in PurePosixPath(test_id.partition("::")[0]).parents:
+            if folder.name in _TEST_FOLDERS:
+                found[str(folder)] = None
+                break
+    return tuple(found)

@@ -7,7 +7,7 @@ import secrets
 import socket
 import sysconfig
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,8 @@ _ENDINGS = {
     Cause.OUTPUT_LIMIT: Outcome.OUTPUT_LIMIT,
 }
 _HELD = {"passed", "xfailed"}
-"""As SWE-bench counts: an expected failure that fails is as it should be. Skipped is not."""
+"""As SWE-bench counts, of tests that passed before: an expected failure that fails is as it should be, where the test
+itself is marked as one. Skipped is not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,16 @@ class RepositoryRun:
     canaries: Canaries
     notes: tuple[str, ...]
     wall_seconds: float
+
+    @property
+    def began(self) -> bool:
+        """Whether the runner came as far as running tests, those whose end we know or the task's."""
+        return self.report is not None and bool(self.report["tests"])
+
+    @property
+    def killed(self) -> bool:
+        """Whether the runner was ended by SIGKILL: by the code under test, or by a machine without memory."""
+        return self.report is not None and bool(self.report["killed"])
 
 
 class RepositoryWorker:
@@ -57,9 +68,22 @@ class RepositoryWorker:
         self._runs = 0
 
     def run(
-        self, before: Mapping[str, str], after: Mapping[str, str], tests: RepositoryTests, *, shuffled: bool = False
+        self,
+        before: Mapping[str, str],
+        after: Mapping[str, str],
+        tests: RepositoryTests,
+        *,
+        shuffled: bool = False,
+        hidden: Sequence[str] = (),
     ) -> RepositoryRun:
         """Run the tests of a task on the tree `after` an answer, in the suite's order or in a new one of no order.
+
+        Args:
+            before: the task's tree.
+            after: the answer's.
+            tests: of the task.
+            shuffled: whether the order is drawn anew.
+            hidden: what of this machine the jail does not show (`copies.installed_copies`).
 
         Raises:
             ServerBroken: the jail is gone; nothing is known about the answer.
@@ -90,7 +114,7 @@ class RepositoryWorker:
             ours, theirs = socket.socketpair()
             with ours:
                 with theirs:
-                    server.start(payload, PYTEST, theirs)
+                    server.start(payload, PYTEST, theirs, hidden=hidden)
                 report = read_report(ours, began + most_wall_seconds(PYTEST) + 2.0)
             ended = server.finish(stop_after=0.5)
             if ended.cause is Cause.INFRASTRUCTURE:
@@ -136,7 +160,9 @@ def _results(run: RepositoryRun, tests: RepositoryTests) -> tuple[TestResult, ..
     results = []
     for name in (*tests.fail_to_pass, *tests.pass_to_pass):
         status, detail = ran.get(name, ("missing", "it did not run to its end"))
-        held = TestStatus.PASSED if status in _HELD else TestStatus.FAILED if status == "failed" else TestStatus.MISSING
+        as_it_should = status == "passed" if name in tests.fail_to_pass else status in _HELD
+        failed = status in ("failed", "xfailed")
+        held = TestStatus.PASSED if as_it_should else TestStatus.FAILED if failed else TestStatus.MISSING
         results.append(TestResult(name, held, False, detail if held is not TestStatus.PASSED else ""))
     return tuple(results)
 

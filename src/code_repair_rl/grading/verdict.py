@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-GRADER_VERSION = "2"
+GRADER_VERSION = "3"
 """Part of every cache key: raise it whenever the same answer could get another verdict."""
 
 

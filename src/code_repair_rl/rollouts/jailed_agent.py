@@ -15,7 +15,6 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
-from glob import escape
 from importlib.resources import files as package_files
 from pathlib import Path, PurePosixPath
 from threading import Event
@@ -23,7 +22,8 @@ from typing import TYPE_CHECKING
 
 from code_repair_rl.edits import EditError, diff
 from code_repair_rl.errors import CrrlError, MachineryFailed
-from code_repair_rl.grading.policy import RUNNER, graded_tree
+from code_repair_rl.grading.copies import installed_copies
+from code_repair_rl.grading.policy import graded_tree
 from code_repair_rl.grading.repository import packages
 from code_repair_rl.rollouts.agent_programs import AgentProgram, Endpoint, environment_of, python_for
 from code_repair_rl.rollouts.ask import derived_seed
@@ -32,7 +32,6 @@ from code_repair_rl.rollouts.episode import Ending, Episode
 from code_repair_rl.rollouts.gateway import Gateway, path_of
 from code_repair_rl.rollouts.sessions import Session, SessionLimits
 from code_repair_rl.sandbox import GIB, MIB, Cause, Job, JobResult, Limits, Sandbox, select_backend
-from code_repair_rl.sandbox.command_line import interpreter_folder
 from code_repair_rl.tasks import HintLevel, RepositoryTests, Task
 
 if TYPE_CHECKING:
@@ -264,25 +263,10 @@ def _hidden(task: Task, folder: Path) -> dict[str, str]:
     """
     (folder / "nothing").mkdir(exist_ok=True)
     (folder / "nothing.py").touch()
-    places = [*map(Path, packages()), *Path(interpreter_folder()).glob("lib/python3*/site-packages")]
-    covers: dict[str, str] = {}
-    for name in map(escape, _modules(task)):
-        for place in places:
-            for pattern in (name, f"{name}.py", f"{name}.*.so", f"__pycache__/{name}.*.pyc"):
-                for found in place.glob(pattern):
-                    covers[str(found)] = str(folder / ("nothing" if found.is_dir() else "nothing.py"))
-    return covers
-
-
-def _modules(task: Task) -> set[str]:
-    """The top-level modules that the task's files make up, but those that the tests are run by."""
-    roots = task.tests.source_roots if isinstance(task.tests, RepositoryTests) else ()
-    found: set[str] = set()
-    for path in map(PurePosixPath, task.files):
-        for root in {".", *roots}:
-            if path.suffix == ".py" and path.is_relative_to(root):
-                found.add(path.relative_to(root).parts[0].removesuffix(".py"))
-    return found - RUNNER
+    return {
+        found: str(folder / ("nothing" if Path(found).is_dir() else "nothing.py"))
+        for found in installed_copies(task, packages())
+    }
 
 
 def _ending(session: Session, result: JobResult, *, answered: bool) -> tuple[Ending, str]:

@@ -103,6 +103,7 @@ class ForkServer:
         filter_fd = filter_descriptor(seccomp_filter(allow=_NESTING_CALLS if nested else ())) if isolated else None
         command: list[str] = []
         inside = _visible_inside(python_path) if nested and isolated else {path: path for path in python_path}
+        self._inside = inside
         if isolated:
             layout = JailLayout(
                 folder_bytes=0 if nested else disk_bytes or 1 << 20,
@@ -158,8 +159,14 @@ class ForkServer:
         """Of the process that holds the jail."""
         return self._process.pid
 
-    def start(self, payload: Any, limits: Limits, *connections: socket.socket) -> None:
+    def start(self, payload: Any, limits: Limits, *connections: socket.socket, hidden: Sequence[str] = ()) -> None:
         """Begin one job; `finish` must follow. The connections are passed on and may be closed here afterwards.
+
+        Args:
+            payload: JSON-ready, for `main`.
+            limits: of the job.
+            connections: for `main`.
+            hidden: files and folders of this machine that a nested job sees empty.
 
         Raises:
             ServerBroken: the server is gone.
@@ -167,6 +174,7 @@ class ForkServer:
         self._deadline = time.monotonic() + most_wall_seconds(limits) + _GRACE_SECONDS
         message = {
             "payload": payload,
+            "hidden": [self._seen_as(path) for path in hidden],
             "rlimits": rlimits(limits, count_processes=self._isolated and processes_are_counted_per_jail()),
             "limits": {
                 "wall_seconds": limits.wall_seconds,
@@ -178,6 +186,13 @@ class ForkServer:
             },
         }
         self._send(message, *connections)
+
+    def _seen_as(self, path: str) -> str:
+        """A path of this machine as jobs see it."""
+        for within, here in self._inside.items():
+            if Path(path).is_relative_to(here):
+                return str(Path(within, Path(path).relative_to(here)))
+        return path
 
     def finish(self, *, stop_after: float | None = None) -> ChildEnd:
         """Wait for the end of the job begun last.

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 _CLONE = {"x86_64": 56, "aarch64": 220}
 _CLONE_NEWNS, _CLONE_NEWUSER, _CLONE_NEWPID = 0x00020000, 0x10000000, 0x20000000
-_MS_RDONLY, _MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_REC, _MS_PRIVATE = 1, 2, 4, 8, 1 << 14, 1 << 18
+_MS_RDONLY, _MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_BIND, _MS_REC, _MS_PRIVATE = 1, 2, 4, 8, 1 << 12, 1 << 14, 1 << 18
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 1, 4, 22, 38
 _SECCOMP_MODE_FILTER = 2
 _CAPABILITY_VERSION_3 = 0x20080522
@@ -135,7 +135,7 @@ def _run(control: socket.socket, setup: Any, program: Any, job: Any, connections
         os.close(descriptor)
     ended = os.pidfd_open(pid)
     try:
-        return _watch(control, job["limits"], pid, ended, output_out, began)
+        return _watch(control, job["limits"], pid, ended, output_out, began, setup["nested"])
     finally:
         os.close(ended)
         os.close(output_out)
@@ -157,7 +157,9 @@ def _clone(nested: bool) -> int:
     return pid
 
 
-def _watch(control: socket.socket, limits: Any, pid: int, ended: int, output: int, began: float) -> dict[str, Any]:
+def _watch(
+    control: socket.socket, limits: Any, pid: int, ended: int, output: int, began: float, nested: bool
+) -> dict[str, Any]:
     deadline = began + limits["wall_seconds"]
     next_look = began + _WATCH_SECONDS
     tail = bytearray()
@@ -207,18 +209,22 @@ def _watch(control: socket.socket, limits: Any, pid: int, ended: int, output: in
     _, status, used = os.wait4(pid, 0)
     code = os.waitstatus_to_exitcode(status)
     if cause == "ended":
-        cause = _ending(code, used.ru_utime + used.ru_stime, limits["cpu_seconds"])
+        cause = _ending(code, used.ru_utime + used.ru_stime, limits["cpu_seconds"], nested)
     text = tail.decode(errors="replace")
-    return {"cause": cause, "code": code, "error": "", "output": text, "wall_seconds": time.monotonic() - began}
+    error = "killed from outside" if cause == "infrastructure" and code < 0 else ""
+    return {"cause": cause, "code": code, "error": error, "output": text, "wall_seconds": time.monotonic() - began}
 
 
-def _ending(code: int, cpu_seconds: float, most_cpu_seconds: float) -> str:
+def _ending(code: int, cpu_seconds: float, most_cpu_seconds: float, nested: bool) -> str:
     if code == _SCENE_NOT_SET:
         return "infrastructure"
     if code >= 0:
         return "finished"
     out_of_time = -code == signal.SIGXCPU or (-code == signal.SIGKILL and cpu_seconds > most_cpu_seconds - 0.5)
-    return "timeout" if out_of_time else "crashed"
+    if out_of_time:
+        return "timeout"
+    # The first process of a namespace cannot kill itself, and nothing in there can: the machine ran out of memory.
+    return "infrastructure" if nested and -code == signal.SIGKILL else "crashed"
 
 
 def _waited_for_a_processor(pid: int) -> float:
@@ -255,7 +261,7 @@ def _used_below(top: int) -> tuple[int, float]:
     return resident * resource.getpagesize(), ticks / os.sysconf("SC_CLK_TCK")
 
 
-def _private_namespaces(limits: Any, ids: tuple[int, int], scratch: str) -> None:
+def _private_namespaces(limits: Any, ids: tuple[int, int], scratch: str, hidden: list[str]) -> None:
     uid, gid = ids
     _libc.prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0)  # an undumpable process may not write its own maps
     for name, text in (("setgroups", "deny"), ("uid_map", f"65534 {uid} 1"), ("gid_map", f"65534 {gid} 1")):
@@ -265,8 +271,11 @@ def _private_namespaces(limits: Any, ids: tuple[int, int], scratch: str) -> None
     _libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
     _mount(None, "/", None, _MS_REC | _MS_PRIVATE, "")
     _mount("tmpfs", scratch, "tmpfs", _MS_NOSUID | _MS_NODEV, f"size={limits['disk_bytes']},mode=1777")
-    for hidden in ("/dev/shm", "/proc"):
-        _mount("tmpfs", hidden, "tmpfs", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC | _MS_RDONLY, "size=4k")
+    for place in ("/dev/shm", "/proc", *hidden):
+        if os.path.isdir(place):
+            _mount("tmpfs", place, "tmpfs", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC | _MS_RDONLY, "size=4k")
+        elif os.path.exists(place):
+            _mount("/dev/null", place, None, _MS_BIND, "")
     os.environ.update(TMPDIR=scratch, HOME=scratch)
     os.chdir(scratch)
 
@@ -289,7 +298,7 @@ def _job(setup: Any, program: Any, job: Any, connections: list[int], output: int
             os.dup2(descriptor, index)
         os.closerange(len(high), 256)
         if setup["nested"]:
-            _private_namespaces(job["limits"], setup["ids"], setup["scratch"])
+            _private_namespaces(job["limits"], setup["ids"], setup["scratch"], job["hidden"])
         for name, value in job["rlimits"]:
             limit = getattr(resource, name)
             ceiling = resource.getrlimit(limit)[1]
