@@ -59,11 +59,15 @@ def write_atomically(path: Path, content: bytes | str) -> None:
     """Write `content` to `path` so that a reader, or a kill at any moment, finds the old file or the new one.
 
     Raises:
+        BadInput: nothing can be written there.
         MachineryFailed: the disk is full.
     """
     data = content.encode() if isinstance(content, str) else content
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, scratch = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, scratch = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    except OSError as error:
+        raise _named(error, path) from error
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
@@ -125,4 +129,6 @@ def require_free_space(folder: Path, needed_bytes: int, what: str) -> None:
 def _named(error: OSError, path: Path) -> Exception:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return MachineryFailed("no room left on the disk", where=str(path), mend="free some space and run again")
+    if error.errno in (errno.EISDIR, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG):
+        return BadInput(f"cannot be written ({error.strerror})", where=str(path), mend="name another place")
     return error

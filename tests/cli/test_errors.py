@@ -43,6 +43,18 @@ def test_machinery_that_fails_ends_with_3(tmp_path: Path) -> None:
     assert finished.stderr == "error: the worker died\n  mend: start it again\n"
 
 
+def test_an_interrupt_says_how_to_go_on(tmp_path: Path) -> None:
+    program = (
+        "import os, signal, sys; from code_repair_rl.cli import app, main\n"
+        "@app.command('wait')\n"
+        "def wait():\n    os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.argv = ['crrl', 'wait']; main()\n"
+    )
+    finished = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path)
+    assert finished.returncode == 130
+    assert finished.stderr.endswith("interrupted; run the same command again to go on\n")
+
+
 def test_the_version_and_the_help_are_there() -> None:
     assert _crrl("--version").stdout.startswith("crrl 0.")
     finished = _crrl("--help")

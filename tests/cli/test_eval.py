@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from code_repair_rl.cli.eval import name_of
 from code_repair_rl.errors import BadInput
-from code_repair_rl.runs import RunDir
+from code_repair_rl.models import load_model, load_tokenizer
+from code_repair_rl.runs import RunDir, read_rows, write_rows
 from code_repair_rl.tasks import write_tasks
 from tests.cli.command import crrl
 from tests.evaluation.tasks_for_tests import task
@@ -92,6 +95,41 @@ def test_a_finished_evaluation_is_not_shown_as_the_answer_to_another_question(he
     crrl(*ASKED, *SHORT, "--run", "run", "--name", "base", "--limit", "2")
     with pytest.raises(BadInput, match="differ in temperature, limit"):
         crrl(*ASKED, *SHORT, "--run", "run", "--name", "base", "--temperature", "0.5")
+
+
+def test_other_weights_under_the_same_name_are_another_model(here: Path) -> None:
+    model = load_model("tiny-random")
+    model.save_pretrained(here / "model")
+    load_tokenizer("tiny-random").save_pretrained(here / "model")
+    arguments = (*ASKED[:2], "model", *ASKED[3:], *SHORT, "--run", "run", "--name", "mine", "--limit", "1")
+    told = json.loads(crrl(*arguments, "--json"))
+    assert (told["dtype"], told["max_prompt_tokens"], len(told["model_digest"])) == ("float32", 4000, 64)
+    crrl(*arguments)
+    with pytest.raises(BadInput, match="differ in max_prompt_tokens"):
+        crrl(*arguments, "--max-prompt-tokens", "5000")
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.add_(0.001)
+    model.save_pretrained(here / "model")
+    with pytest.raises(BadInput, match="differ in model_digest"):
+        crrl(*arguments)
+    (here / "run" / "eval" / "mine.json").unlink()  # as if it had been interrupted
+    with pytest.raises(BadInput, match="differ in model_digest"):
+        crrl(*arguments)
+
+
+def test_what_has_no_verdict_is_graded_again_by_the_same_command(here: Path) -> None:
+    arguments = (*ASKED, *SHORT, "--run", "run", "--name", "base")
+    told = json.loads(crrl(*arguments, "--json"))
+    assert told["summary"]["no_verdict"] == 0
+    (rows_file,) = (here / "run" / "eval" / "base.samples").glob("*.parquet")
+    first, *others = read_rows(rows_file)
+    write_rows(rows_file, [dataclasses.replace(first, score=None, outcome="no-verdict", passed=False), *others])
+    lost = told["tasks"][0]["samples"][0] | {"verdict": False, "outcome": "no-verdict"}
+    told["tasks"][0]["samples"][0] = lost
+    RunDir.open(here / "run").write_eval("base", told)
+    again = json.loads(crrl(*arguments, "--json"))
+    assert again["summary"]["no_verdict"] == 0 and again["summary"]["samples"] == 8
 
 
 @pytest.mark.parametrize(

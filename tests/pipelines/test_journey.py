@@ -81,8 +81,11 @@ def test_what_is_finished_is_shown_and_not_done_again(task_file: Path, tmp_path:
     recipe = miniature(task_file, TINY_MODEL, ["control=false"])
     first = run_journey(recipe, tmp_path / "run", Log())
     metrics = (tmp_path / "run" / "grpo" / "metrics.jsonl").read_bytes()
+    sessions = {path: path.read_bytes() for path in (tmp_path / "run").rglob("environment.json")}
     second = run_journey(recipe, tmp_path / "run", Log())
     assert second.results == first.results
+    assert len(sessions) == 3 and all(path.read_bytes() == content for path, content in sessions.items())
+    assert all(RunDir.open(path.parent).environment()[-1]["status"] == "finished" for path in sessions)
     assert (tmp_path / "run" / "grpo" / "metrics.jsonl").read_bytes() == metrics
 
 

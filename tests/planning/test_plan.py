@@ -15,6 +15,7 @@ from code_repair_rl.planning.architecture import SHIPPED
 from code_repair_rl.planning.duration import forward_flops
 from code_repair_rl.planning.memory import saved_elements, training_memory
 from code_repair_rl.planning.published import reproduce
+from tests.cli.command import crrl
 
 SHAPE = {
     "vocab_size": 300,
@@ -139,6 +140,15 @@ def test_the_fewest_gpus_fit_and_one_less_does_not() -> None:
     assert not make_plan(work, fewer, GPU).training_fits
     with pytest.raises(BadInput, match="does not fit"):
         fewest_gpus(work, GPU, most=2)
+    assert fewest_gpus(work, GPU, tensor_parallel=4).tensor_parallel == 4
+    assert fewest_gpus(work, GPU, generate=False, offload_optimizer=True).training_gpus < found.training_gpus
+
+
+def test_every_figure_that_is_given_is_planned_with() -> None:
+    told = json.loads(crrl("plan", "--model", "Qwen3-8B", "--tflops", "500", "--tensor-parallel", "2", "--json"))
+    usual = json.loads(crrl("plan", "--model", "Qwen3-8B", "--json"))
+    assert told["device"] == {**usual["device"], "tflops": 500.0}
+    assert told["layout"]["tensor_parallel"] == 2
 
 
 @pytest.mark.parametrize(

@@ -59,7 +59,8 @@ def test_the_report_holds_every_rollout_and_every_evaluation(tmp_path: Path) -> 
 def test_a_report_names_no_absolute_path_of_the_machine(tmp_path: Path) -> None:
     run = recorded_run(tmp_path / "deep" / "run", steps=1, seed=1)
     for name, model in (("own", run.path / "sft" / "model"), ("elsewhere", Path("/home/somebody/secret/models/big"))):
-        run.write_eval(name, dataclasses.replace(evaluation(name, 0.5, 1), model=str(model)).to_json())
+        result = dataclasses.replace(evaluation(name, 0.5, 1), model=str(model), task_set=str(model / "tasks.jsonl"))
+        run.write_eval(name, result.to_json())
     recipe = yaml.safe_load(run.recipe_path.read_text()) | {"model": {"name": str(run.path / "sft" / "model")}}
     run.recipe_path.write_text(yaml.safe_dump(recipe))
     index = embedded(write_report([run]).read_text(), "index")
@@ -127,6 +128,21 @@ def test_several_runs_are_pooled_over_their_seeds(tmp_path: Path) -> None:
     pooled = next(c for c in index["comparisons"] if c["title"] == "3 runs pooled: sft → grpo")
     assert any("By training seed" in sentence for sentence in pooled["sentences"])
     assert all(c["pAdjusted"] >= c["p"] for c in index["comparisons"])
+
+
+def test_only_runs_that_differ_in_their_seed_are_pooled(tmp_path: Path) -> None:
+    runs = [recorded_run(tmp_path / f"run-{seed}", steps=1, seed=seed) for seed in range(4)]
+    for run, reward in zip(runs, ("tests", "tests", "similarity", "tests"), strict=True):
+        recipe = yaml.safe_load(run.recipe_path.read_text()) | {"reward": reward, "seed": runs.index(run)}
+        run.recipe_path.write_text(yaml.safe_dump(recipe))
+    shared = runs[0].read_eval("base"), runs[0].read_eval("sft")
+    for run in runs[1:]:  # the warm start that all of them took over
+        for found in shared:
+            run.write_eval(found["name"], found)
+    index = embedded(write_report(runs, tmp_path / "all.html").read_text(), "index")
+    pooled = [one["title"] for one in index["comparisons"] if "pooled" in one["title"]]
+    which = "3 runs pooled (run-0, run-1, run-3)"
+    assert pooled == [f"{which}: sft → grpo", f"{which}: base → grpo"]
 
 
 def test_a_run_without_anything_yet_still_has_a_report(tmp_path: Path) -> None:

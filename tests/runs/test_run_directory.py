@@ -72,6 +72,11 @@ def test_a_run_is_not_overwritten_but_resumed_on_request(tmp_path: Path) -> None
         RunDir.create(tmp_path / "run", RECIPE, resume=False)
     resumed = RunDir.create(tmp_path / "run", RECIPE | {"resume": True}, resume=True)
     assert len(resumed.environment()) == 2
+    resumed.record_end("finished")
+    again = RunDir.create(tmp_path / "run", RECIPE, resume=True)
+    again.record_end("interrupted")  # by somebody who found nothing to do
+    assert again.environment() == resumed.environment()
+    assert [session.get("status") for session in again.environment()] == [None, "finished"]
 
 
 def test_resuming_with_another_recipe_names_the_changed_keys(tmp_path: Path) -> None:
@@ -366,3 +371,21 @@ def test_a_new_writer_clears_what_a_killed_one_left_and_loses_no_model(tmp_path:
         assert sorted(path.name for path in run.path.iterdir() if path.is_dir() and path.name.startswith(".")) == []
         assert (run.path / "model" / "weights").read_text() == ".model.old.qq33ww44/was"
         assert [path.name for path in run.checkpoints_path.iterdir()] == ["step-000010"]
+
+
+def test_a_stage_is_taken_over_with_all_that_was_found_about_its_model(tmp_path: Path) -> None:
+    first, second = (RunDir.create(tmp_path / name, RECIPE, resume=False) for name in ("first", "second"))
+    for path in (
+        "sft/model/weights",
+        "sft/checkpoints/step-000001/weights",
+        "eval/sft.samples/a",
+        "classification/sft.json",
+    ):
+        (first.path / path).parent.mkdir(parents=True, exist_ok=True)
+        (first.path / path).write_text(path)
+    first.write_eval("sft", {"passed": 1})
+    second.adopt_stage("sft", first)
+    assert second.read_eval("sft") == {"passed": 1} and second.adopted("sft") == str(first.path)
+    for path in ("sft/model/weights", "eval/sft.samples/a", "classification/sft.json"):
+        assert (second.path / path).read_text() == path
+    assert not (second.path / "sft" / "checkpoints").exists()

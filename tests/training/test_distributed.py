@@ -19,6 +19,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from code_repair_rl.cli.processes import run_job
 from code_repair_rl.errors import BadInput
 from code_repair_rl.models import TINY_MODEL, load_model
 from code_repair_rl.recipes import LaunchSection, ModelSection
@@ -307,3 +308,12 @@ def test_who_has_nothing_to_do_computes_next_to_nothing(monkeypatch: pytest.Monk
 def test_fsdp2_is_refused_where_someone_has_to_sample() -> None:
     with pytest.raises(BadInput, match="whole weights"):
         require_sampling(LaunchSection(kind="fsdp2", processes=2))
+
+
+@pytest.mark.slow
+def test_bad_input_of_a_job_ends_as_bad_input(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(BadInput, match="a process of the training job ended badly"):
+        run_job(
+            "sft", "smoke", ["model.name=nowhere/at/all", "launch.kind=ddp", "launch.processes=2"], tmp_path / "run", 2
+        )
+    assert "no such model" in capfd.readouterr().err

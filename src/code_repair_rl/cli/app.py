@@ -8,6 +8,7 @@ import typer
 from rich.console import Console
 
 from code_repair_rl import __version__
+from code_repair_rl.cli.processes import leave_status
 from code_repair_rl.errors import CrrlError
 
 app = typer.Typer(
@@ -78,10 +79,12 @@ def main() -> None:
     try:
         app()
     except CrrlError as error:
+        leave_status(error)
         console = Console(stderr=True, highlight=False, soft_wrap=True)
         console.print("[bold red]error:[/bold red]", end=" ")
         console.print(str(error), markup=False)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        sys.stderr.write("\ninterrupted; run the same command again to go on\n")
-        sys.exit(130)
+    except SystemExit as end:  # typer makes an interrupt an exit
+        if end.code == 130:
+            sys.stderr.write("\ninterrupted; run the same command again to go on\n")
+        raise

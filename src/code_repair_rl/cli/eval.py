@@ -89,6 +89,11 @@ def evaluate(
     )
     by_whom = worker.description if worker is not None else ""
     asked = Asked(named, tasks, split, hint, samples, temperature, max_new_tokens, seed, by_whom)
+    if endpoint is None:
+        from code_repair_rl.models import faster_dtype, weights_digest
+
+        dtype = faster_dtype() if dtype == "auto" else dtype
+        asked = replace(asked, model_digest=weights_digest(model), dtype=dtype, max_prompt_tokens=max_prompt_tokens)
     folder = run if run is not None else Path("runs") / "eval"
     chosen = name if name is not None else name_of(model) + (f"-{agent}" if agent else "")
     source: Source = (
@@ -138,6 +143,9 @@ class Asked:
     max_new_tokens: int
     seed: int
     agent: str = ""
+    model_digest: str = ""
+    dtype: str = ""
+    max_prompt_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,7 +272,7 @@ def _evaluated(
     from code_repair_rl.evaluation import EvalResult
     from code_repair_rl.evaluation import evaluate as evaluate_model
     from code_repair_rl.grading import Grader
-    from code_repair_rl.pipelines.judging import keep_evaluation
+    from code_repair_rl.pipelines.judging import can_be_completed, keep_evaluation
     from code_repair_rl.reporting import trackers
     from code_repair_rl.rollouts import Sampling
     from code_repair_rl.runs import CompositeListener, RunDir
@@ -286,7 +294,8 @@ def _evaluated(
     if name in run.eval_names():
         result = EvalResult.read(run.eval_path(name))
         _require_same(result, asked, chosen, str(run.eval_path(name)))
-        return result
+        if not can_be_completed(run, result):
+            return result
     with run.exclusively(), Grader(backend=backend, workers=workers) as grader:
         engine = source.engine(run.eval_samples_path(name) / "answers.jsonl")
         with batch_progress("evaluating", len(chosen), _speed) as on_batch:
@@ -304,6 +313,8 @@ def _evaluated(
                 max_prompt_tokens=source.max_prompt_tokens,
                 on_batch=on_batch,
                 agent=agent,
+                model_digest=asked.model_digest,
+                dtype=asked.dtype,
             )
         keep_evaluation(run, result, chosen, listener)
     return result
@@ -336,7 +347,12 @@ def _require_same(result: EvalResult, asked: Asked, tasks: Sequence[Task], where
     """Refuse to show a finished evaluation as the answer to another question."""
     from code_repair_rl.evaluation.result import tasks_digest
 
-    differing = [key for key, value in asdict(asked).items() if getattr(result, key) != value]
+    not_in_older_files = ("model_digest", "dtype", "max_prompt_tokens")
+    differing = [
+        key
+        for key, value in asdict(asked).items()
+        if getattr(result, key) != value and not (key in not_in_older_files and not getattr(result, key))
+    ]
     answered = {one.task_id for one in result.tasks}
     if len(answered) + result.left_out != len(tasks):
         differing.append("limit")

@@ -26,7 +26,9 @@ def grade(
     answers: Path = typer.Option(
         ..., "--answers", "-a", help='Answers: lines of {"task_id": …, "text": …}, or SWE-bench\'s predictions.jsonl.'
     ),
-    out: Path | None = typer.Option(None, "--out", "-o", help="Write the verdicts to this file as well (JSON Lines)."),
+    out: Path | None = typer.Option(
+        None, "--out", "-o", help="Write the verdicts to this file as well (JSON Lines).", dir_okay=False
+    ),
     backend: str = typer.Option("auto", help="Sandbox to run in. `unsafe_local` isolates nothing."),
     workers: int = typer.Option(2, min=1, help="How many answers are graded at once."),
     as_json: bool = typer.Option(False, "--json", help="Print one JSON object per answer, in the answers' order."),

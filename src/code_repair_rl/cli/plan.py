@@ -41,7 +41,9 @@ def plan(
     training_gpus: int | None = typer.Option(None, "--training-gpus", help="Default: the fewest that fit."),
     sharding: str = typer.Option("", "--sharding", help="single, ddp, zero2, zero3 or fsdp2."),
     generation_gpus: int | None = typer.Option(None, "--generation-gpus", help="0: generation shares the devices."),
-    tensor_parallel: int = typer.Option(1, "--tensor-parallel", help="Devices of one generation engine."),
+    tensor_parallel: int | None = typer.Option(
+        None, "--tensor-parallel", min=1, help="Devices of one generation engine; default: the fewest that fit, or 1."
+    ),
     offload: bool = typer.Option(False, "--offload", help="Keep the optimizer's state on the host."),
     link: float = typer.Option(25.0, "--link", help="GB/s between devices."),
     grading_seconds: float = typer.Option(0.1, "--grading-seconds", help="Sandbox seconds per answer."),
@@ -78,21 +80,30 @@ def plan(
         shared_prefix=shared_prefix,
         weight_bytes=4 if fp32 else 2,
     )
-    if memory_gib is not None and tflops is not None and bandwidth is not None:
-        device = Device(gpu, memory_gib, tflops, bandwidth, "given")
+    figures = {"memory_gib": memory_gib, "tflops": tflops, "bandwidth_gb_s": bandwidth}
+    told = {name: value for name, value in figures.items() if value is not None}
+    if len(told) == len(figures):
+        device = Device(gpu, **told, source="given")
     else:
-        device = device_named(gpu)
-        device = dataclasses.replace(device, memory_gib=memory_gib or device.memory_gib)
+        device = dataclasses.replace(device_named(gpu), **told)  # type: ignore[arg-type]
     if sharding not in ("", "single", "ddp", "zero2", "zero3", "fsdp2"):
         raise BadInput("no such sharding", where=sharding, mend="say single, ddp, zero2, zero3 or fsdp2")
     if training_gpus is None:
-        found = fewest_gpus(work, device, sharding=sharding or "zero3", generate=generation_gpus != 0)  # type: ignore[arg-type]
+        found = fewest_gpus(
+            work,
+            device,
+            sharding=sharding or "zero3",  # type: ignore[arg-type]
+            generate=generation_gpus != 0,
+            tensor_parallel=tensor_parallel,
+            offload_optimizer=offload,
+        )
         engines = found.generation_gpus if generation_gpus is None else generation_gpus
-        layout = dataclasses.replace(found, generation_gpus=engines, offload_optimizer=offload)
+        layout = dataclasses.replace(found, generation_gpus=engines)
     else:
         used = sharding or ("single" if training_gpus == 1 else "zero3")
-        engines = tensor_parallel if generation_gpus is None else generation_gpus
-        layout = Layout(training_gpus, used, engines, tensor_parallel, offload)  # type: ignore[arg-type]
+        parallel = tensor_parallel or 1
+        engines = parallel if generation_gpus is None else generation_gpus
+        layout = Layout(training_gpus, used, engines, parallel, offload)  # type: ignore[arg-type]
     given = Assumptions(link_gb_s=link, grading_seconds=grading_seconds, grading_workers=grading_workers)
     made = make_plan(work, layout, device, given)
     if as_json:

@@ -15,7 +15,9 @@ def add_to(app: typer.Typer) -> None:
 
 def report(
     runs: list[Path] = typer.Argument(..., help="Run directories; runs within them are shown, too."),
-    out: Path | None = typer.Option(None, "--out", "-o", help="Where to write; report.html in the first run."),
+    out: Path | None = typer.Option(
+        None, "--out", "-o", help="Where to write; report.html in the first run.", dir_okay=False
+    ),
     tokenizer: Path | None = typer.Option(
         None,
         "--tokenizer",

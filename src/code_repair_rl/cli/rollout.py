@@ -128,7 +128,7 @@ def rollout(
 
 def curate(
     runs: list[Path] = typer.Argument(..., help="Runs with rollouts: of `crrl rollout`, or of `crrl grpo`."),
-    out: Path = typer.Option(..., "--out", "-o", help="The file to write, JSON Lines."),
+    out: Path = typer.Option(..., "--out", "-o", help="The file to write, JSON Lines.", dir_okay=False),
     best: int = typer.Option(1, "--best", min=1, help="Attempts per task at most, the best first."),
     least_reward: float | None = typer.Option(
         None,

@@ -33,6 +33,8 @@ BATCH_TASKS = 64
 """Tasks per batch: what an interruption can cost, and what is sampled together. The local engine lets waiting prompts
 take the places of finished ones, so that more prompts than places are faster, and take no more memory."""
 
+_NOT_IN_OLDER_FILES = ("model_digest", "dtype")
+
 
 @dataclass(frozen=True, slots=True)
 class Progress:
@@ -67,6 +69,8 @@ def evaluate(
     max_prompt_tokens: int | None = None,
     on_batch: Callable[[Progress], None] | None = None,
     agent: Agent | None = None,
+    model_digest: str = "",
+    dtype: str = "",
 ) -> EvalResult:
     """Evaluate a model on `tasks`.
 
@@ -89,6 +93,8 @@ def evaluate(
         max_prompt_tokens: tasks with longer prompts are left out and counted, unless the agent words its own.
         on_batch: told after each batch.
         agent: who works on the tasks over several answers; `samples` are then its attempts.
+        model_digest: names the state of the weights, where the model's name does not (guards against mixing, too).
+        dtype: what the engine samples in; so does this.
 
     Raises:
         BadInput: no tasks, or `samples_path` holds another evaluation (names what differs).
@@ -108,6 +114,7 @@ def evaluate(
         "batch_tasks": batch_tasks,
         "grader_version": GRADER_VERSION,
         "agent": agent.description if agent is not None else None,
+        **{key: value for key, value in (("model_digest", model_digest), ("dtype", dtype)) if value},
     }
     if samples_path is not None:
         _guard(samples_path, asked)
@@ -154,6 +161,9 @@ def evaluate(
         tasks=tuple(results),
         left_out=len(tasks) - len(kept),
         agent=agent.description if agent is not None else "",
+        model_digest=model_digest,
+        dtype=dtype,
+        max_prompt_tokens=max_prompt_tokens,
     )
 
 
@@ -268,7 +278,10 @@ def _guard(folder: Path, asked: Mapping[str, Any]) -> None:
         earlier = json.loads(path.read_text())
     except ValueError as error:
         raise BadInput(f"is not JSON ({error})", where=str(path), mend=f"delete {folder}") from error
-    changed = [key for key in asked if not isinstance(earlier, dict) or earlier.get(key) != asked[key]]
+    if not isinstance(earlier, dict):
+        raise BadInput("is not a JSON object", where=str(path), mend=f"delete {folder}")
+    unknown = {key: asked[key] for key in _NOT_IN_OLDER_FILES if key in asked}
+    changed = [key for key, value in asked.items() if {**unknown, **earlier}.get(key) != value]
     if changed:
         raise BadInput(
             f"another evaluation of that name is there; they differ in {', '.join(changed)}",

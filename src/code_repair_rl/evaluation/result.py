@@ -104,6 +104,12 @@ class EvalResult:
     """Tasks not asked because their prompt is too long."""
     agent: str = ""
     """Who worked on the tasks over several answers, with its settings; empty where single answers were asked for."""
+    model_digest: str = ""
+    """Names the state of the model's weights, where its name does not; empty in older files."""
+    dtype: str = ""
+    """What sampling computed in, where that was said."""
+    max_prompt_tokens: int | None = None
+    """Tasks with longer prompts were left out; None: none was."""
     schema_version: Literal[1] = 1
 
     @property

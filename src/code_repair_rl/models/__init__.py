@@ -4,6 +4,7 @@ Importing this package loads neither torch nor transformers; calling its functio
 """
 
 from code_repair_rl.models.embedded import EMBEDDED_MODEL, embedded_model_folder, fetch_embedded_model
+from code_repair_rl.models.fingerprint import weights_digest
 from code_repair_rl.models.load import load_model, load_tokenizer
 from code_repair_rl.models.precision import faster_dtype, settled
 from code_repair_rl.models.process import release_memory, settle_process, trim_heap
@@ -23,4 +24,5 @@ __all__ = [
     "tiny_model",
     "tiny_tokenizer",
     "trim_heap",
+    "weights_digest",
 ]

@@ -53,8 +53,8 @@ def load_model(
 def _load(name: str | Path, dtype: str, trainable: bool) -> PreTrainedModel:
     if str(name) == TINY_MODEL:
         return tiny_model(dtype=dtype)
-    source = _resolve(name)
-    if isinstance(source, Path) and (source / _ADAPTER_CONFIG).is_file():
+    source = resolve(name)
+    if isinstance(source, Path) and is_adapter(source):
         return _load_adapter(source, dtype, trainable)
     return _load_full(source, dtype)
 
@@ -67,10 +67,10 @@ def load_tokenizer(name: str | Path = EMBEDDED_MODEL) -> PreTrainedTokenizerBase
     """
     if str(name) == TINY_MODEL:
         return tiny_tokenizer()
-    source = _resolve(name)
+    source = resolve(name)
     if isinstance(source, Path) and not (source / "tokenizer_config.json").is_file():
-        if (source / _ADAPTER_CONFIG).is_file():
-            return load_tokenizer(_base_of(source))
+        if is_adapter(source):
+            return load_tokenizer(base_of(source))
         raise BadInput(
             "the model folder has no tokenizer (tokenizer_config.json is missing)",
             where=str(source),
@@ -85,7 +85,7 @@ def load_tokenizer(name: str | Path = EMBEDDED_MODEL) -> PreTrainedTokenizerBase
     return tokenizer
 
 
-def _resolve(name: str | Path) -> Path | str:
+def resolve(name: str | Path) -> Path | str:
     """A local folder, or a hub id as a string."""
     text = str(name)
     if text == EMBEDDED_MODEL:
@@ -103,6 +103,11 @@ def _resolve(name: str | Path) -> Path | str:
         where=text,
         mend=f"name {EMBEDDED_MODEL!r}, a folder that exists, or a hub id such as Qwen/Qwen2.5-Coder-0.5B-Instruct",
     )
+
+
+def is_adapter(folder: Path) -> bool:
+    """Whether a model's folder holds an adapter."""
+    return (folder / _ADAPTER_CONFIG).is_file()
 
 
 def _require_model_folder(path: Path) -> None:
@@ -150,7 +155,7 @@ def _load_full(source: Path | str, dtype: str) -> PreTrainedModel:
 def _load_adapter(folder: Path, dtype: str, trainable: bool) -> PreTrainedModel:
     from peft import PeftModel
 
-    base = load_model(_base_of(folder), dtype=dtype)
+    base = load_model(base_of(folder), dtype=dtype)
     try:
         model: Any = PeftModel.from_pretrained(base, str(folder), is_trainable=trainable)
     except Exception as error:  # as above
@@ -159,7 +164,7 @@ def _load_adapter(folder: Path, dtype: str, trainable: bool) -> PreTrainedModel:
     return model
 
 
-def _base_of(folder: Path) -> str:
+def base_of(folder: Path) -> str:
     """What an adapter folder says it adapts; the embedded model is found again wherever the cache folder is now."""
     base = json.loads((folder / _ADAPTER_CONFIG).read_text(encoding="utf-8")).get("base_model_name_or_path")
     if not isinstance(base, str) or not base:

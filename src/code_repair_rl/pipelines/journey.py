@@ -15,9 +15,16 @@ from code_repair_rl.errors import BadInput
 from code_repair_rl.models import EMBEDDED_MODEL, embedded_model_folder, fetch_embedded_model, release_memory, settled
 from code_repair_rl.pipelines.forgetting import measured_once
 from code_repair_rl.pipelines.judging import run_evaluation
-from code_repair_rl.pipelines.stages import control_recipe, is_finished, run_grpo, run_sft, starting_from
+from code_repair_rl.pipelines.stages import (
+    control_recipe,
+    control_validates_every,
+    is_finished,
+    run_grpo,
+    run_sft,
+    starting_from,
+)
 from code_repair_rl.recipes import Recipe
-from code_repair_rl.runs import RunDir, RunListener, changed_keys
+from code_repair_rl.runs import FINISHED, RunDir, RunListener, changed_keys
 from code_repair_rl.tasks import load_tasks
 
 if TYPE_CHECKING:
@@ -103,7 +110,7 @@ def run_journey(
     if run.adopted("sft") is None or _has_base(run):
         results["base"] = _evaluated(recipe, "base", run, watcher)
 
-    sft_folder, grpo_folder, control_folder = (folder / name for name in ("sft", "grpo", "control"))
+    sft_folder, grpo_folder, control_folder = (run.path / name for name in ("sft", "grpo", "control"))
     if run.adopted("sft") is None:
         sft = run_sft(recipe, sft_folder, watcher.stage(Stage("sft", "Warm start on known-good edits (SFT)")))
         release_memory()
@@ -120,8 +127,8 @@ def run_journey(
     if recipe.control:
         more = control_recipe(recipe, sft, RunDir.open(sft_folder), RunDir.open(grpo_folder))
         title = "Control: the time of GRPO spent on more SFT"
-        times = max(1, recipe.grpo.steps // recipe.grpo.validate_every)
-        control = run_sft(more, control_folder, watcher.stage(Stage("control", title)), validated_times=times)
+        every = control_validates_every(recipe, RunDir.open(sft_folder), RunDir.open(grpo_folder))
+        control = run_sft(more, control_folder, watcher.stage(Stage("control", title)), validate_every=every)
         release_memory()
         results["control"] = _evaluated(starting_from(recipe, control), "control", run, watcher)
         stages.append(control_folder)
@@ -129,6 +136,7 @@ def run_journey(
     rivals = [name for name in ("sft", "control") if name in results]
     comparisons = [compare(results[rival], results["grpo"]) for rival in rivals]
     watcher.stage(Stage("report", "Report"))
+    run.record_end(FINISHED)
     return Outcome(results, comparisons, write_report(stages, run.report_path))
 
 

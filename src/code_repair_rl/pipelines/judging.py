@@ -32,7 +32,7 @@ def run_evaluation(
 ) -> EvalResult:
     """Judge the recipe's model on its evaluation tasks; the result is `run`'s evaluation `name`.
 
-    A finished evaluation is read back, an interrupted one goes on.
+    A finished evaluation is read back, an interrupted one goes on; answers without a verdict are graded again.
 
     Args:
         listener: told of the result once it is there, as a run without steps.
@@ -41,7 +41,9 @@ def run_evaluation(
     from code_repair_rl.evaluation import EvalResult, evaluate
 
     if name in run.eval_names():
-        return EvalResult.read(run.eval_path(name))
+        found = EvalResult.read(run.eval_path(name))
+        if not can_be_completed(run, found):
+            return found
     section = recipe.evaluation
     tasks = evaluation_tasks(recipe)
     loaded = load(recipe, to_sample=True)
@@ -63,6 +65,12 @@ def run_evaluation(
         )
     keep_evaluation(run, result, tasks, listener)
     return result
+
+
+def can_be_completed(run: RunDir, result: EvalResult) -> bool:
+    """Whether some of a finished evaluation's answers have no verdict, and are there to be graded again."""
+    lacking = any(task.graded < result.samples for task in result.tasks)
+    return lacking and run.eval_samples_path(result.name).is_dir()
 
 
 def keep_evaluation(run: RunDir, result: EvalResult, tasks: Sequence[Task], listener: RunListener) -> None:

@@ -35,7 +35,7 @@ def record(run: RunDir) -> dict[str, Any]:
     if last is None:
         raise BadInput("this journey is not finished", where=str(run.path), mend="start it again: it goes on")
     folders = {stage: run.path / stage for stage in ("sft", "grpo", "control")}
-    session = run.environment()[-1] if run.environment() else RunDir.open(folders["sft"]).environment()[-1]
+    session = RunDir.open(folders["grpo"]).environment()[-1]
     forgotten = {name: kept_path(run, name) for name in results}
     return {
         "schema_version": SCHEMA_VERSION,

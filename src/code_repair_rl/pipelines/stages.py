@@ -29,13 +29,13 @@ def is_finished(run: RunDir) -> bool:
     return (run.path / "model").is_dir() and any(session.get("status") == FINISHED for session in run.environment())
 
 
-def run_sft(recipe: Recipe, folder: Path, listener: RunListener, *, validated_times: int = 0) -> Path:
+def run_sft(recipe: Recipe, folder: Path, listener: RunListener, *, validate_every: int = 0) -> Path:
     """Fine-tune the recipe's model on known-good edits, or on curated conversations.
 
     Args:
         folder: the stage's run directory.
-        validated_times: how often to measure on the validation split over the whole training; the best weights are
-            then the result. 0: the last ones are.
+        validate_every: steps between measurements on the validation split; the best weights are then the result.
+            0: the last ones are.
 
     Returns:
         The folder of the resulting model.
@@ -49,7 +49,7 @@ def run_sft(recipe: Recipe, folder: Path, listener: RunListener, *, validated_ti
         loaded = _loaded(recipe)
         found = _sft_examples(recipe, loaded, listener)
         with grader_of(recipe.sandbox) as grader:
-            validator = Validator(recipe, loaded.engine, grader, listener) if validated_times else None
+            validator = Validator(recipe, loaded.engine, grader, listener) if validate_every else None
             return train_sft(
                 loaded.model,
                 loaded.tokenizer,
@@ -60,7 +60,7 @@ def run_sft(recipe: Recipe, folder: Path, listener: RunListener, *, validated_ti
                 run=run,
                 listener=listener,
                 validate=validator,
-                validate_every=math.ceil(recipe.sft.steps / max(validated_times, 1)),
+                validate_every=max(validate_every, 1),
                 launch=recipe.launch,
             )
 
@@ -167,19 +167,31 @@ def longer_sft(recipe: Recipe, sft_model: Path, sft_run: RunDir, budget_seconds:
     Raises:
         BadInput: no time to train, or the first SFT has recorded none.
     """
-    from code_repair_rl.training.callbacks import STEP_SECONDS
-
-    step_seconds = [row.values[STEP_SECONDS] for row in sft_run.metrics() if STEP_SECONDS in row.values]
-    if not budget_seconds or not step_seconds:
-        raise BadInput("a compute-matched control needs a finished SFT run and a time", where=str(sft_run.path))
     # The time budget ends it; the steps only have to reach past that.
-    steps = 10 + math.ceil(1.5 * budget_seconds / statistics.median(step_seconds))
+    steps = 10 + math.ceil(1.5 * _steps_in(budget_seconds, sft_run))
     settings = recipe.sft.model_copy(
         update={"steps": steps, "max_minutes": budget_seconds / 60, "warmup_steps": recipe.grpo.warmup_steps}
     )
     model = recipe.model.model_copy(update={"name": str(sft_model)})
     # Another seed: the order must not repeat the one of the warm start.
     return recipe.model_copy(update={"model": model, "sft": settings, "seed": recipe.seed + 1_000_003})
+
+
+def control_validates_every(recipe: Recipe, sft_run: RunDir, grpo_run: RunDir) -> int:
+    """Steps between measurements of the control, so that it is looked at as often as GRPO was."""
+    from code_repair_rl.training.callbacks import VALIDATION, training_seconds
+
+    times = sum(VALIDATION in row.values and row.step > 0 for row in grpo_run.metrics())
+    return max(1, math.floor(_steps_in(training_seconds(grpo_run), sft_run) / max(1, times)))
+
+
+def _steps_in(seconds: float, sft_run: RunDir) -> float:
+    from code_repair_rl.training.callbacks import STEP_SECONDS
+
+    step_seconds = [row.values[STEP_SECONDS] for row in sft_run.metrics() if STEP_SECONDS in row.values]
+    if not seconds or not step_seconds:
+        raise BadInput("a compute-matched control needs a finished SFT run and a time", where=str(sft_run.path))
+    return seconds / statistics.median(step_seconds)
 
 
 def starting_from(recipe: Recipe, model: Path) -> Recipe:

@@ -126,6 +126,8 @@ def fewest_gpus(
     *,
     sharding: Sharding = "zero3",
     generate: bool = True,
+    tensor_parallel: int | None = None,
+    offload_optimizer: bool = False,
     engine_share: float = 0.9,
     least: int = 1,
     most: int = 64,
@@ -137,7 +139,8 @@ def fewest_gpus(
         device: of which kind all are.
         sharding: of more than one training device.
         generate: whether engines have devices of their own.
-        engine_share: see `Layout`.
+        tensor_parallel: devices of one engine; None: the fewest that fit.
+        offload_optimizer: see `Layout`; so for `engine_share`.
         least: training devices to begin with.
         most: training devices to end with.
 
@@ -146,7 +149,8 @@ def fewest_gpus(
     """
     parallel = 1
     if generate:
-        sizes = [size for size in (1, 2, 4, 8) if workload.model.kv_heads % size == 0]
+        several = (1, 2, 4, 8) if tensor_parallel is None else (tensor_parallel,)
+        sizes = [size for size in several if workload.model.kv_heads % size == 0]
         engines = [Layout(1, "single", size, size, engine_share=engine_share) for size in sizes]
         fitting = [one.tensor_parallel for one in engines if generation_fits(workload, one, device)]
         if not fitting:
@@ -154,7 +158,7 @@ def fewest_gpus(
         parallel = fitting[0]
     for count in range(least, most + 1):
         used: Sharding = "single" if count == 1 else sharding
-        layout = Layout(count, used, parallel if generate else 0, parallel, engine_share=engine_share)
+        layout = Layout(count, used, parallel if generate else 0, parallel, offload_optimizer, engine_share)
         if training_fits(workload, layout, device):
             return layout
     raise _too_small(workload, device, "training")

@@ -23,7 +23,7 @@ from code_repair_rl.evaluation import (
 )
 from code_repair_rl.reporting.curves import interval
 from code_repair_rl.reporting.packing import rounded
-from code_repair_rl.runs import RunDir
+from code_repair_rl.runs import RunDir, changed_keys
 
 PAIRS = (("base", "sft"), ("sft", "grpo"), ("control", "grpo"), ("base", "grpo"))
 """What is compared with what, where evaluations of these names are there."""
@@ -51,7 +51,7 @@ def read_evaluations(run: RunDir) -> Evaluations:
 
 
 def table_row(
-    run: str, name: str, result: EvalResult, model: str, reference: EvalResult | None = None
+    run: str, name: str, result: EvalResult, model: str, task_set: str, reference: EvalResult | None = None
 ) -> dict[str, Any]:
     """One line of the summary table.
 
@@ -59,7 +59,7 @@ def table_row(
         run: the run's label.
         name: the evaluation's.
         result: what was found.
-        model: as it is shown.
+        model: as it is shown; so is `task_set`.
         reference: whose answers tell how hard the tasks are; only where it was asked the same ones.
     """
     found = summary(result)
@@ -67,7 +67,7 @@ def table_row(
         "run": run,
         "name": name,
         "model": model,
-        "taskSet": result.task_set,
+        "taskSet": task_set,
         "split": result.split,
         "hint": result.hint,
         "temperature": result.temperature,
@@ -123,32 +123,72 @@ def _by_difficulty(result: EvalResult, reference: EvalResult | None) -> Mapping[
     return by_difficulty(result, difficulties(reference), is_reference=reference is result)
 
 
+@dataclass(frozen=True, slots=True)
+class Reported:
+    """One run of the report."""
+
+    label: str
+    recipe: Mapping[str, Any]
+    results: Mapping[str, EvalResult]
+
+
 def comparisons(
-    runs: Sequence[tuple[str, Mapping[str, EvalResult]]],
+    reported: Sequence[Reported],
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """Every paired comparison that the evaluations allow, with p values corrected over all of them (Holm).
+
+    Pooled are runs whose recipes differ in the training seed alone; what they share (a warm start that was taken over)
+    counts once.
 
     Returns:
         The comparisons, and a note for each that was left out, saying why.
     """
     found: dict[str, Comparison] = {}
     notes: list[str] = []
-    runs = [(label, results) for label, results in runs if results]
+    reported = [run for run in reported if run.results]
+    runs = [(run.label, run.results) for run in reported]
     for label, results in runs:
         prefix = f"{label}: " if len(runs) > 1 else ""
         for before, after in _pairs_of(list(results)):
             _try(found, notes, f"{prefix}{before} → {after}", [(results[before], results[after])])
     if len(runs) > 1:
-        for before, after in PAIRS:
-            pairs = [(r[before], r[after]) for _, r in runs if before in r and after in r]
-            if len(pairs) > 1:
-                _try(found, notes, f"{len(pairs)} runs pooled: {before} → {after}", pairs)
+        for seeds in _by_recipe(reported):
+            for before, after in PAIRS:
+                pairs = _different([(r[before], r[after]) for r in seeds if before in r and after in r])
+                if len(pairs) > 1:
+                    _try(found, notes, f"{_title(reported, seeds, len(pairs))}: {before} → {after}", pairs)
         (first_label, first), *others = runs
         for label, results in others:
             for name in (n for n in results if n in first):
                 _try(found, notes, f"{name}: {first_label} → {label}", [(first[name], results[name])])
     adjusted = holm({title: one.pass_at[1].p_value for title, one in found.items() if 1 in one.pass_at})
     return [_plain(title, one, adjusted.get(title)) for title, one in found.items()], notes
+
+
+def _by_recipe(reported: Sequence[Reported]) -> list[list[Mapping[str, EvalResult]]]:
+    """The results of runs that differ in the training seed alone."""
+    alike: list[list[Reported]] = []
+    for run in reported:
+        known = (one for one in alike if set(changed_keys(one[0].recipe, run.recipe)) <= {"seed", "threads"})
+        if (same := next(known, None)) is not None:
+            same.append(run)
+        else:
+            alike.append([run])
+    return [[run.results for run in one] for one in alike]
+
+
+def _different(pairs: Sequence[tuple[EvalResult, EvalResult]]) -> list[tuple[EvalResult, EvalResult]]:
+    found: list[tuple[EvalResult, EvalResult]] = []
+    for before, after in pairs:
+        if not any(before.tasks == one.tasks and after.tasks == other.tasks for one, other in found):
+            found.append((before, after))
+    return found
+
+
+def _title(reported: Sequence[Reported], seeds: Sequence[Mapping[str, EvalResult]], count: int) -> str:
+    """How many runs are pooled, and which, where there are others."""
+    which = [run.label for run in reported if any(run.results is one for one in seeds)]
+    return f"{count} runs pooled" + (f" ({', '.join(which)})" if len(which) < len(reported) else "")
 
 
 def _pairs_of(names: Sequence[str]) -> list[tuple[str, str]]:

@@ -19,7 +19,7 @@ from code_repair_rl.evaluation import EvalResult, difficulties
 from code_repair_rl.home import write_atomically
 from code_repair_rl.reporting.classification import classifications
 from code_repair_rl.reporting.curves import metric_series, reward_against_truth, step_figures
-from code_repair_rl.reporting.eval_data import comparisons, matrix, read_evaluations, table_row
+from code_repair_rl.reporting.eval_data import Reported, comparisons, matrix, read_evaluations, table_row
 from code_repair_rl.reporting.packing import packed, packed_bytes
 from code_repair_rl.reporting.places import shown_environment, shown_path, without_absolute_paths
 from code_repair_rl.reporting.rollout_data import RolloutBook
@@ -63,10 +63,11 @@ def write_report(
     classified: list[dict[str, Any]] = []
     for number, (run, label) in enumerate(zip(runs, labels, strict=True)):
         evaluations = read_evaluations(run)
-        results.append((label, evaluations.results))
+        results.append(Reported(label, run.recipe(), evaluations.results))
         reference = _reference(evaluations.results)
         for name, result in evaluations.results.items():
-            table.append(table_row(label, name, result, shown_path(result.model, run.path), reference))
+            model, task_set = (shown_path(text, run.path) for text in (result.model, result.task_set))
+            table.append(table_row(label, name, result, model, task_set, reference))
             every.append((label, name, result))
         found, unread = classifications(run, label)
         classified += found

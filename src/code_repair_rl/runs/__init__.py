@@ -1,8 +1,8 @@
 """The run directory: layout, schemas, atomic writes, reading back, and how a run tells the world."""
 
 from code_repair_rl.runs.checkpoints import Checkpoint
-from code_repair_rl.runs.directory import RunDir, changed_keys
-from code_repair_rl.runs.listener import FINISHED, CompositeListener, RunListener, RunRecorder, SilentListener
+from code_repair_rl.runs.directory import FINISHED, RunDir, changed_keys
+from code_repair_rl.runs.listener import CompositeListener, RunListener, RunRecorder, SilentListener
 from code_repair_rl.runs.metrics import MetricsRow
 from code_repair_rl.runs.rows import RolloutRow, TestRecord, ToolCall, Turn, read_rows, write_rows
 

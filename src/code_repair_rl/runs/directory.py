@@ -33,6 +33,9 @@ from code_repair_rl.runs.environment import describe_environment
 from code_repair_rl.runs.metrics import MetricsRow, append_metrics, read_metrics
 from code_repair_rl.runs.rows import RolloutRow, read_rows, write_rows
 
+FINISHED = "finished"
+"""The status of a run that came to its end."""
+
 NOT_COMPARED_ON_RESUME = frozenset({"resume", "run_dir"})
 """Recipe keys that say how a run is started rather than what it is."""
 
@@ -53,7 +56,8 @@ class RunDir:
         Args:
             path: made if absent.
             recipe: the resolved recipe, plain data; its `seed`, if any, goes into `environment.json`.
-            resume: go on where a run is there already (and begin one where there is none).
+            resume: go on where a run is there already (and begin one where there is none). One that came to its end
+                gets no new session.
 
         Raises:
             BadInput: a run is there and `resume` is false; or it was made by another recipe (names the keys); or the
@@ -79,8 +83,10 @@ class RunDir:
             except OSError as error:
                 raise BadInput(f"cannot be made ({error.strerror})", where=str(run.path)) from error
             write_atomically(run.recipe_path, text)
-        seed = recipe.get("seed")
-        run._add_session(describe_environment(seed if isinstance(seed, int) else None))
+        sessions = run.environment()
+        if not sessions or sessions[-1].get("status") != FINISHED:  # else there is nothing left to do
+            seed = recipe.get("seed")
+            run._write_sessions([*sessions, describe_environment(seed if isinstance(seed, int) else None)])
         return run
 
     @classmethod
@@ -169,14 +175,11 @@ class RunDir:
         return sessions
 
     def record_end(self, status: str) -> None:
-        """Note how the current session ended (`finished`, `interrupted`, `failed`)."""
+        """Note how the current session ended (`finished`, `interrupted`, `failed`), unless that is known."""
         sessions = self.environment()
-        if sessions:
+        if sessions and "status" not in sessions[-1]:
             sessions[-1] |= {"ended_unix_seconds": round(time.time(), 3), "status": status}
             self._write_sessions(sessions)
-
-    def _add_session(self, session: dict[str, Any]) -> None:
-        self._write_sessions([*self.environment(), session])
 
     def _write_sessions(self, sessions: list[dict[str, Any]]) -> None:
         _write_json(self.path / "environment.json", {"schema_version": 1, "sessions": sessions})
@@ -327,6 +330,8 @@ class RunDir:
         _copy_whole(other.path / name, self.path / name)
         if judged:
             self.adopt_samples(name, other)
+            if (labels := other.path / "classification" / f"{name}.json").is_file():
+                write_atomically(self.path / "classification" / labels.name, labels.read_bytes())
             self.write_eval(name, found)
 
     def adopted(self, name: str) -> str | None:

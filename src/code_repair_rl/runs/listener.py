@@ -13,10 +13,6 @@ if TYPE_CHECKING:
     from code_repair_rl.runs.directory import RunDir
 
 
-FINISHED = "finished"
-"""The status of a run that came to its end."""
-
-
 class RunListener(Protocol):
     """Told of everything a run does, in order. Subclass `SilentListener` and override what you care about."""
 
