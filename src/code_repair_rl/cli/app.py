@@ -86,5 +86,6 @@ def main() -> None:
         sys.exit(error.exit_code)
     except SystemExit as end:  # typer makes an interrupt an exit
         if end.code == 130:
-            sys.stderr.write("\ninterrupted; run the same command again to go on\n")
+            more = " with resume=true" if sys.argv[1:2] in (["sft"], ["grpo"]) else ""
+            sys.stderr.write(f"\ninterrupted; run the same command again{more} to go on\n")
         raise

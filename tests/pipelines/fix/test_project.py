@@ -91,7 +91,14 @@ def test_an_endless_command_is_ended(root: Path) -> None:
 
 
 def test_version_control_environments_and_caches_are_not_copied(root: Path) -> None:
-    for name in (".git/config", "env/pyvenv.cfg", "pkg/__pycache__/x.pyc", "data/kept.txt"):
+    for name in (
+        ".git/config",
+        "env/pyvenv.cfg",
+        "pkg/__pycache__/x.pyc",
+        "runs/demo/recipe.yaml",
+        "runs/demo/environment.json",
+        "data/kept.txt",
+    ):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).touch()
     (root / "dangling").symlink_to("nowhere")

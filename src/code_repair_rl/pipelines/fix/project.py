@@ -148,8 +148,9 @@ def _left_out(folder: str, names: list[str]) -> set[str]:
     for name in names:
         path = Path(folder, name)
         environment = path.is_dir() and (path / "pyvenv.cfg").is_file()
+        run = path.is_dir() and all((path / part).is_file() for part in ("recipe.yaml", "environment.json"))
         special = not (path.is_symlink() or path.is_dir() or path.is_file())
-        if name in _LEFT_OUT or environment or special:
+        if name in _LEFT_OUT or environment or run or special:
             out.add(name)
     return out
 
