@@ -32,16 +32,21 @@ def test_the_code_under_test_sees_no_copy_of_the_tasks_own_package(
 def test_vendored_compiled_and_shared_names_are_found(tmp_path: Path) -> None:
     there = [
         "shop/__init__.py", "shop.cpython-311-x86_64-linux-gnu.so", "__pycache__/shop.cpython-311.pyc",
-        "other/_vendor/shop/cart.py", "company/cart/__init__.py",
+        "other/_vendor/shop/cart.py", "company/division/cart/__init__.py",
     ]  # fmt: skip
-    elsewhere = ["shopping/__init__.py", "company/till/__init__.py", "pytest.py", "other/shop.py"]
+    elsewhere = ["shopping/__init__.py", "company/division/till/__init__.py", "pytest.py", "other/shop.py"]
     for path in [*there, *elsewhere]:
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).touch()
-    files = {"src/shop/__init__.py": "", "src/shop/cart.py": "", "src/company/cart/__init__.py": "", "pytest.py": ""}
+    files = {
+        "src/shop/__init__.py": "",
+        "src/shop/cart.py": "",
+        "src/company/division/cart/__init__.py": "",
+        "pytest.py": "",
+    }
     one = task(()).model_copy(update={"files": files, "tests": RepositoryTests(fail_to_pass=(), source_roots=("src",))})
     found = {str(Path(path).relative_to(tmp_path)) for path in installed_copies(one, [str(tmp_path)]) if "tmp" in path}
     assert found == {
         "shop", "shop.cpython-311-x86_64-linux-gnu.so", "__pycache__/shop.cpython-311.pyc", "other/_vendor/shop",
-        "company/cart",
+        "company/division/cart",
     }  # fmt: skip

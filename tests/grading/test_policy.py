@@ -44,14 +44,22 @@ def test_what_the_tests_import_from_their_folders_is_not_the_answers() -> None:
 )
 def test_source_that_newly_imports_what_tests_are_made_of_is_named(text: str) -> None:
     after = {**BEFORE, "src/a.py": text}
+    own_tests = {"tests/test_b.py": text, "src/test_c.py": text}
     assert "src/a.py imports" in calls_on_the_runner(BEFORE, after, {}, TESTS)
+    assert "src/a.py imports" in calls_on_the_runner({**BEFORE, **own_tests}, {**after, **own_tests}, own_tests, TESTS)
     assert calls_on_the_runner({**BEFORE, "src/b.py": text}, after, {}, TESTS) == ""
     assert calls_on_the_runner(BEFORE, after, {"src/a.py": text}, TESTS) == ""
-    assert calls_on_the_runner(BEFORE, {**BEFORE, "tests/test_new.py": text}, {}, TESTS) == ""
-    assert (
-        calls_on_the_runner(BEFORE, {**BEFORE, "src/a.py": "from . import pytest\nfrom .mock import x"}, {}, TESTS)
-        == ""
-    )
+    own = "from . import pytest\nfrom .mock import x"
+    assert calls_on_the_runner(BEFORE, {**BEFORE, "src/a.py": own}, {}, TESTS) == ""
+
+
+def test_a_new_file_that_does_is_left_out() -> None:
+    text = "import pytest"
+    after = {**BEFORE, "reproduce.py": text, "src/test_new.py": text}
+    assert calls_on_the_runner(BEFORE, after, {}, TESTS) == ""
+    tree, notes = graded_tree(BEFORE, after, TESTS)
+    assert "reproduce.py" not in tree and "src/test_new.py" in tree and "imports pytest" in notes[0]
+    assert "reproduce.py" in graded_tree({**BEFORE, "src/b.py": text}, {**after, "src/b.py": text}, TESTS)[0]
 
 
 @pytest.mark.parametrize("path", ["src/json.py", "pytest.py", "src/_pytest/x.py", "src/os/__init__.py", "pluggy.py"])

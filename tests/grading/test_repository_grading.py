@@ -10,7 +10,9 @@ from code_repair_rl.grading import Grader, Outcome, TestStatus, Verdict
 from code_repair_rl.grading.repository import RepositoryWorker
 from code_repair_rl.tasks import Kind, Origin, RepositoryTests, Split, Task
 
-SUITE = """import unittest
+SUITE = """import subprocess
+import sys
+import unittest
 
 import pytest
 from shop.cart import total
@@ -28,6 +30,20 @@ def test_total(numbers):
 @pytest.mark.parametrize("n", [0, 1])
 def test_each(n):
     assert total([n]) == n
+
+
+@pytest.fixture
+def not_here(request):
+    request.applymarker(pytest.mark.xfail(reason="elsewhere only"))
+
+
+def test_expected_by_a_fixture(not_here):
+    assert total([1]) == "one"
+
+
+def test_starts_another_python():
+    code = "from shop.cart import total; print(total([2, 3]))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "5\\n"
 
 
 @pytest.mark.xfail(reason="not yet")
@@ -85,11 +101,13 @@ def grade(grader: Grader, task: Task, text: str) -> Verdict:
 
 
 def test_the_known_good_answer_passes_though_the_suite_has_known_failures(grader: Grader) -> None:
-    expected_to_fail = ("test_hoped_for", "Hoped::test_of_a_case")
-    one = task(("test_total", "test_each[1]"), ("test_each[0]", "test_writes", *expected_to_fail))
+    expected_to_fail = ("test_hoped_for", "Hoped::test_of_a_case", "test_expected_by_a_fixture")
+    one = task(
+        ("test_total", "test_each[1]", "test_starts_another_python"), ("test_each[0]", "test_writes", *expected_to_fail)
+    )
     verdict = grade(grader, one, GOOD)
     assert verdict.outcome is Outcome.PASSED, verdict
-    assert len(verdict.tests) == 6
+    assert len(verdict.tests) == 8
     assert grade(grader, one, FILES["src/shop/cart.py"]).outcome is Outcome.FAILED
 
 
@@ -156,6 +174,9 @@ def test_where_no_test_can_run_the_task_is_broken_and_not_the_answer(grader: Gra
     one = task(("test_total",)).model_copy(update={"files": files})
     verdict = grader.grade_files(one, {**files, "src/shop/cart.py": GOOD + "# said otherwise\n"})
     assert verdict.outcome is Outcome.NO_VERDICT and "known-good answer" in verdict.evidence[0]
+    needs = {**FILES, "tests/test_cart.py": f"import nowhere_installed\n{SUITE}"}
+    missing = task(("test_total",)).model_copy(update={"files": needs})
+    assert grader.grade_files(missing, {**needs, "src/shop/cart.py": "def total(): ...\n"}).score is None
     stops = {**FILES, "src/shop/cart.py": "import os\nos._exit(4)\n"}
     assert grader.grade_files(task(("test_total",)), stops).outcome is Outcome.CRASHED, "there tests can run"
 

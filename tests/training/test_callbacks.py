@@ -33,7 +33,7 @@ def test_rollouts_that_are_read_back_count_as_long_as_they_took(tmp_path: Path) 
     run.append_metrics(3, {ROLLOUT_SECONDS: 40.0})  # killed while it trained on what it had sampled
     # The checkpoint is that of step 1: step 2 and 3 are trained again, and step 4 is sampled.
     clock = StepClock(run)
-    tell, budget = TellListener(Recorder(run), {}, clock), TimeBudget(run, 3.0, clock)
+    tell, budget = TellListener(Recorder(run), {}, clock), TimeBudget(run, 2.5, clock)
     state, control = TrainerState(global_step=1), TrainerControl()
     budget.on_train_begin(None, state, control)
     stopped = {}
@@ -46,7 +46,7 @@ def test_rollouts_that_are_read_back_count_as_long_as_they_took(tmp_path: Path) 
         tell.on_log(None, state, control, {"loss": 0.0})
         stopped[step] = control.should_training_stop
     assert 160.0 <= training_seconds(run) < 170.0
-    assert stopped == {2: False, 3: False, 4: False}
+    assert stopped == {2: False, 3: True, 4: True}
     assert budget._used_seconds == training_seconds(run)
 
 
@@ -68,3 +68,12 @@ def test_the_best_weights_are_those_that_are_on_disk(tmp_path: Path) -> None:
         Validate(1, measured, killed, run, recorder)._now(2)
     Validate(1, lambda step: 0.45, lambda: kept.append(2), run, recorder)._now(2)
     assert kept == [1, 2]
+
+
+def test_a_run_from_before_that_was_recorded_keeps_its_best_weights(tmp_path: Path) -> None:
+    run = RunDir.create(tmp_path / "run", {"name": "test"}, resume=False)
+    run.append_metrics(1, {VALIDATION: 0.6})
+    (run.path / "model").mkdir()
+    kept: list[int] = []
+    Validate(1, lambda step: 0.5, lambda: kept.append(2), run, Recorder(run))._now(2)
+    assert kept == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -89,11 +90,6 @@ def evaluate(
     )
     by_whom = worker.description if worker is not None else ""
     asked = Asked(named, tasks, split, hint, samples, temperature, max_new_tokens, seed, by_whom)
-    if endpoint is None:
-        from code_repair_rl.models import faster_dtype, weights_digest
-
-        dtype = faster_dtype() if dtype == "auto" else dtype
-        asked = replace(asked, model_digest=weights_digest(model), dtype=dtype, max_prompt_tokens=max_prompt_tokens)
     folder = run if run is not None else Path("runs") / "eval"
     chosen = name if name is not None else name_of(model) + (f"-{agent}" if agent else "")
     source: Source = (
@@ -101,6 +97,8 @@ def evaluate(
         if endpoint is None
         else Remote(model, endpoint, api_key_env, concurrency)
     )
+    if isinstance(source, Local):
+        source, asked = _settled(source, asked, folder, chosen)
     told = Told(wandb, trackio, project)
     result = _evaluated(asked, folder, chosen, limit, source, backend, workers, worker, told, labels)
     if record_pass_rates:
@@ -128,6 +126,33 @@ def evaluate(
             )
         _show_turns(result)
         typer.echo(f"kept in {folder / 'eval' / (chosen + '.json')}")
+
+
+def _settled(source: Local, asked: Asked, folder: Path, name: str) -> tuple[Local, Asked]:
+    """What the evaluation of that name computes in, as it was begun, and which weights it is of."""
+    from code_repair_rl.evaluation import EvalResult
+    from code_repair_rl.models import faster_dtype, weights_digest
+    from code_repair_rl.runs import RunDir
+
+    begun = RunDir(folder.absolute())
+    path = begun.eval_path(name)
+    there = EvalResult.read(path) if path.is_file() else None
+    dtype = source.dtype
+    if dtype == "auto":
+        kept = begun.eval_samples_path(name) / "asked.json"
+        known = there.dtype if there is not None else ""
+        if there is None and kept.is_file():
+            with suppress(ValueError, AttributeError):  # damaged: named where it is held against what is asked
+                known = json.loads(kept.read_text()).get("dtype")
+        dtype = known or faster_dtype()
+    try:
+        digest = weights_digest(source.model)
+    except BadInput:
+        if there is None:
+            raise
+        digest = ""  # the model has gone since, and what it was found to be is there
+    asked = replace(asked, model_digest=digest, dtype=dtype, max_prompt_tokens=source.max_prompt_tokens)
+    return replace(source, dtype=dtype), asked
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,7 +319,7 @@ def _evaluated(
     if name in run.eval_names():
         result = EvalResult.read(run.eval_path(name))
         _require_same(result, asked, chosen, str(run.eval_path(name)))
-        if not can_be_completed(run, result):
+        if not can_be_completed(run, result, chosen):
             return result
     with run.exclusively(), Grader(backend=backend, workers=workers) as grader:
         engine = source.engine(run.eval_samples_path(name) / "answers.jsonl")
@@ -351,7 +376,7 @@ def _require_same(result: EvalResult, asked: Asked, tasks: Sequence[Task], where
     differing = [
         key
         for key, value in asdict(asked).items()
-        if getattr(result, key) != value and not (key in not_in_older_files and not getattr(result, key))
+        if getattr(result, key) != value and not (key in not_in_older_files and not (value and getattr(result, key)))
     ]
     answered = {one.task_id for one in result.tasks}
     if len(answered) + result.left_out != len(tasks):

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from code_repair_rl.edits import changed_tokens, holds_an_edit
 from code_repair_rl.errors import BadInput
 from code_repair_rl.evaluation.result import EvalResult, SampleResult, TaskResult, tasks_digest
-from code_repair_rl.grading import GRADER_VERSION, Outcome, TestStatus
+from code_repair_rl.grading import Outcome, TestStatus, grader_version
 from code_repair_rl.grading.visible import has_visible_tests, visible_names
 from code_repair_rl.home import write_atomically
 from code_repair_rl.rollouts.again import another_chance, require_a_verdict
@@ -112,7 +112,7 @@ def evaluate(
         "samples": samples,
         "sampling": dataclasses.asdict(sampling),
         "batch_tasks": batch_tasks,
-        "grader_version": GRADER_VERSION,
+        "grader_version": grader_version(*kept),
         "agent": agent.description if agent is not None else None,
         **{key: value for key, value in (("model_digest", model_digest), ("dtype", dtype)) if value},
     }
@@ -156,7 +156,7 @@ def evaluate(
         max_new_tokens=sampling.max_new_tokens,
         seed=sampling.seed,
         isolation=_isolation(isolation),
-        grader_version=GRADER_VERSION,
+        grader_version=str(asked["grader_version"]),
         wall_seconds=round(wall_seconds, 3),
         tasks=tuple(results),
         left_out=len(tasks) - len(kept),

@@ -7,6 +7,6 @@ with Grader(workers=2) as grader:
 """
 
 from code_repair_rl.grading.grader import Grader, grade
-from code_repair_rl.grading.verdict import GRADER_VERSION, Outcome, TestResult, TestStatus, Verdict
+from code_repair_rl.grading.verdict import Outcome, TestResult, TestStatus, Verdict, grader_version
 
-__all__ = ["GRADER_VERSION", "Grader", "Outcome", "TestResult", "TestStatus", "Verdict", "grade"]
+__all__ = ["Grader", "Outcome", "TestResult", "TestStatus", "Verdict", "grade", "grader_version"]

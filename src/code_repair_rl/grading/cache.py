@@ -15,7 +15,7 @@ from typing import Any
 
 from code_repair_rl.errors import CrrlError
 from code_repair_rl.grading.repository import packages
-from code_repair_rl.grading.verdict import GRADER_VERSION, Outcome, TestResult, TestStatus, Verdict
+from code_repair_rl.grading.verdict import GRADER_VERSION, Outcome, TestResult, TestStatus, Verdict, grader_version
 from code_repair_rl.home import write_atomically
 from code_repair_rl.tasks import Environment, RepositoryTests, Task
 
@@ -25,7 +25,7 @@ _KEPT_IN_MEMORY = 20_000
 def key_of(task: Task, files_after: Mapping[str, str], isolation: str) -> str:
     """What a verdict depends on, as one digest: the tests, both trees, the tier and the grader's version; for a
     repository's tests in this environment, also what is installed in it."""
-    digest = hashlib.sha256(f"{GRADER_VERSION}\0{isolation}\0".encode())
+    digest = hashlib.sha256(f"{grader_version(task)}\0{isolation}\0".encode())
     if isinstance(task.tests, RepositoryTests) and (task.tests.environment or Environment()).image is None:
         digest.update(_installed().encode())
     digest.update(task.tests.model_dump_json().encode() if task.tests is not None else b"")

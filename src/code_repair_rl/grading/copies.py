@@ -25,23 +25,23 @@ def installed_copies(task: Task, places: Sequence[str]) -> tuple[str, ...]:
 
 @lru_cache(maxsize=256)
 def _copies(modules: frozenset[str], places: tuple[str, ...]) -> tuple[str, ...]:
-    everywhere = [*map(Path, places), *Path(interpreter_folder()).glob("lib/python3*/site-packages")]
+    packages = [*map(Path, places), *Path(interpreter_folder()).glob("lib/python3*/site-packages")]
+    everywhere = [*packages, *(vendored for place in packages for vendored in place.glob("*/_vendor"))]
     found: dict[str, None] = {}
     for module in sorted(modules):
         folder, _, name = module.rpartition("/")
         own = [f"{escape(name)}{ending}" for ending in ("", ".py", ".*.so")] + [f"__pycache__/{escape(name)}.*.pyc"]
-        above = f"{escape(folder)}/" if folder else ""
         for place in everywhere:
-            for pattern in own:
-                for prefix in (above, f"*/_vendor/{above}"):
-                    found |= dict.fromkeys(map(str, place.glob(prefix + pattern)))
+            if (place / folder).is_dir():
+                for pattern in own:
+                    found |= dict.fromkeys(map(str, (place / folder).glob(pattern)))
     return tuple(found)
 
 
 def _modules(paths: Iterable[str], roots: Sequence[str]) -> frozenset[str]:
     """The modules that the files make up, as paths without ending, but those that the tests are run by.
 
-    Top-level ones; of a folder without `__init__.py`, whose name several packages may share, those in it.
+    Top-level ones; of folders without `__init__.py`, whose names several packages may share, those in them.
     """
     known = set(paths)
     found: set[str] = set()
@@ -49,6 +49,8 @@ def _modules(paths: Iterable[str], roots: Sequence[str]) -> frozenset[str]:
         for root in {".", *roots}:
             if path.suffix == ".py" and path.is_relative_to(root):
                 parts = path.relative_to(root).parts
-                shared = len(parts) > 1 and str(PurePosixPath(root, parts[0], "__init__.py")) not in known
-                found.add("/".join(parts[: 1 + shared]).removesuffix(".py"))
+                depth = 1
+                while depth < len(parts) and str(PurePosixPath(root, *parts[:depth], "__init__.py")) not in known:
+                    depth += 1
+                found.add("/".join(parts[:depth]).removesuffix(".py"))
     return frozenset(module for module in found if module.partition("/")[0] not in RUNNER)

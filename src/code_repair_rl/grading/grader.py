@@ -77,7 +77,7 @@ class Grader:
         self._idle: queue.LifoQueue[_Worker] = queue.LifoQueue()
         self._all: list[_Worker] = []
         self._expected: dict[str, Expectation | str] = {}
-        self._runnable: dict[str, Verdict] = {}
+        self._known_good: dict[str, Verdict] = {}
         self._in_flight: dict[str, Future[Verdict]] = {}
         self._lock = threading.Lock()
         self._pid = os.getpid()
@@ -280,18 +280,22 @@ class Grader:
                 found, lambda: repository_canary_passes(partial(self._repository_once, more))
             )
         verdict = judge_repository(found, tests, self.isolation)
-        if verdict.passed or found.began or dict(files_after) == oracle:
+        if verdict.passed or dict(files_after) == oracle:
             return verdict
-        # Not one test ran, not even ours: perhaps none can here, whatever the answer.
+        # Perhaps nothing can pass here: a package is missing, or another version of one is installed.
         key = measure_key_of(task, oracle)
-        if key not in self._runnable:
-            known = self._repository_run(more, task.files, oracle, tests, hidden, shuffled=False)
-            if isinstance(known, list):
-                return _no_verdict("; ".join(known), self.isolation)
-            self._runnable[key] = judge_repository(known, tests, self.isolation)
-        if self._runnable[key].passed:
+        for _ in range(2):
+            if key not in self._known_good:
+                known = self._repository_run(more, task.files, oracle, tests, hidden, shuffled=False)
+                if isinstance(known, list):
+                    return _no_verdict("; ".join(known), self.isolation)
+                judged = judge_repository(known, tests, self.isolation)
+                if judged.passed:
+                    self._known_good[key] = judged
+                else:
+                    why = "; ".join([*judged.evidence, *(one.name for one in judged.tests if one.detail)][:3])
+        if key in self._known_good:
             return verdict
-        why = "; ".join(self._runnable[key].evidence)
         return _no_verdict(f"the task's own known-good answer does not pass: {why}", self.isolation)
 
     def _repository_run(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import fnmatch
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 
 from code_repair_rl.tasks import RepositoryTests
@@ -20,6 +20,7 @@ _CONFIGURATION = ("tox.ini", "setup.cfg", "pyproject.toml")
 RUNNER = frozenset({"pytest", "_pytest", "py", "pluggy", "iniconfig", "packaging", "pygments", "code_repair_rl"})
 """Modules that the tests are run by."""
 _TEST_FOLDERS = ("test", "tests")
+_NAMES_OF_TESTS = ("test_*.py", "*_test.py", "tests.py", "conftest.py")
 _OF_TESTS = frozenset({"pytest", "_pytest", "unittest", "mock"})
 """Modules with which source can call a test off, or make something that equals everything."""
 
@@ -51,12 +52,17 @@ def graded_tree(
     def is_kept(path: str) -> bool:
         return PurePosixPath(path).name in _CONFIGURATION or any(fnmatch.fnmatchcase(path, one) for one in kept)
 
+    folders = _test_folders(tests)
     for path in after:
         if not is_kept(path):
-            if path in before or not shadows(path, tests):
+            if path in before:
                 tree[path] = after[path]
-            else:
+            elif shadows(path, tests):
                 notes.append(f"{path} was left out: it shadows a module that the tests are run by")
+            elif (name := _newly_imported(after[path], _sources(before, folders))) and _is_source(path, folders):
+                notes.append(f"{path} was left out: it imports {name}, which no source of this repository does")
+            else:
+                tree[path] = after[path]
         elif after[path] != before.get(path):
             notes.append(f"the answer's {path} was not used")
     for path in before:
@@ -84,25 +90,39 @@ def shadows(path: str, tests: RepositoryTests) -> bool:
 def calls_on_the_runner(
     before: Mapping[str, str], after: Mapping[str, str], oracle: Mapping[str, str], tests: RepositoryTests
 ) -> str:
-    """What of the answer's source newly imports what tests are made of, as a sentence; empty where nothing does.
+    """What of the task's source the answer lets import what tests are made of, as a sentence; empty where nothing does.
 
     With `pytest.xfail` source calls off the test that calls it; `unittest.mock.ANY` equals whatever is expected.
     Where source of the task, before or after the known-good edit, imports such a module, the answer's may as well.
+    (New files that do are left out by `graded_tree`: what an agent tried things with is no offence.)
     """
     folders = _test_folders(tests)
-    own = [text for path, text in before.items() if _is_source(path, folders)]
-    for path, text in after.items():
-        if not _is_source(path, folders) or before.get(path) == text:
-            continue
-        for name in sorted(_imported(text) & _OF_TESTS):
-            known = [*(one for one in own if name in one), *oracle.values()]
-            if not any(name in _imported(one) for one in known):
+    for path in before:
+        text = after.get(path, "")
+        if _is_source(path, folders) and before[path] != text:
+            known = [*_sources(before, folders), *_sources(oracle, folders)]
+            if name := _newly_imported(text, known):
                 return f"{path} imports {name}, which no source of this repository does"
     return ""
 
 
-def _is_source(path: str, test_folders: Iterable[str]) -> bool:
-    return path.endswith(".py") and not any(PurePosixPath(path).is_relative_to(folder) for folder in test_folders)
+def _newly_imported(text: str, known: Sequence[str]) -> str:
+    """A module that tests are made of which `text` imports and none of the `known` texts does."""
+    names = sorted(_imported(text) & _OF_TESTS) if any(name in text for name in _OF_TESTS) else []
+    return next((name for name in names if not any(name in one and name in _imported(one) for one in known)), "")
+
+
+def _sources(files: Mapping[str, str], test_folders: Sequence[str]) -> list[str]:
+    return [files[path] for path in files if _is_source(path, test_folders)]
+
+
+def _is_source(path: str, test_folders: Sequence[str]) -> bool:
+    """Whether a file is Python, and neither in a folder of tests nor named as one."""
+    place = PurePosixPath(path)
+    return place.suffix == ".py" and not (
+        any(place.is_relative_to(folder) for folder in test_folders)
+        or any(fnmatch.fnmatchcase(place.name, pattern) for pattern in _NAMES_OF_TESTS)
+    )
 
 
 def _imported(text: str) -> set[str]:

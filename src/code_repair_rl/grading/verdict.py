@@ -5,8 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-GRADER_VERSION = "3"
-"""Part of every cache key: raise it whenever the same answer could get another verdict."""
+from code_repair_rl.tasks import RepositoryTests, Task
+
+GRADER_VERSION = "2"
+_OF_REPOSITORIES = "3"
+"""Part of every cache key: raise one whenever the same answer could get another verdict."""
+
+
+def grader_version(*tasks: Task) -> str:
+    """The version of the grader as far as the tasks' tests are concerned; of several, the newest."""
+    repositories = any(isinstance(task.tests, RepositoryTests) for task in tasks)
+    return _OF_REPOSITORIES if repositories else GRADER_VERSION
 
 
 class Outcome(StrEnum):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from code_repair_rl.errors import BadInput, MachineryFailed
-from code_repair_rl.grading import Grader
+from code_repair_rl.grading import Grader, grader_version
 from code_repair_rl.pipelines.parts import agent_of, grader_of, load
 from code_repair_rl.recipes import Recipe
 from code_repair_rl.rollouts import Engine, Sampling
@@ -42,7 +43,7 @@ def run_evaluation(
 
     if name in run.eval_names():
         found = EvalResult.read(run.eval_path(name))
-        if not can_be_completed(run, found):
+        if not can_be_completed(run, found, evaluation_tasks(recipe)):
             return found
     section = recipe.evaluation
     tasks = evaluation_tasks(recipe)
@@ -67,10 +68,15 @@ def run_evaluation(
     return result
 
 
-def can_be_completed(run: RunDir, result: EvalResult) -> bool:
-    """Whether some of a finished evaluation's answers have no verdict, and are there to be graded again."""
+def can_be_completed(run: RunDir, result: EvalResult, tasks: Sequence[Task]) -> bool:
+    """Whether some of a finished evaluation's answers have no verdict, and this grader could grade them again.
+
+    Args:
+        tasks: those that were asked.
+    """
     lacking = any(task.graded < result.samples for task in result.tasks)
-    return lacking and run.eval_samples_path(result.name).is_dir()
+    same_grader = result.grader_version == grader_version(*tasks)
+    return lacking and same_grader and run.eval_samples_path(result.name).is_dir()
 
 
 def keep_evaluation(run: RunDir, result: EvalResult, tasks: Sequence[Task], listener: RunListener) -> None:
@@ -80,8 +86,14 @@ def keep_evaluation(run: RunDir, result: EvalResult, tasks: Sequence[Task], list
         tasks: those that were asked.
         listener: told of the result as a run without steps.
     """
+    from code_repair_rl.evaluation import EvalResult
     from code_repair_rl.evaluation.classification import keep_classification
 
+    if result.name in run.eval_names():  # some answers were graded again: sampling took what it took
+        before = EvalResult.read(run.eval_path(result.name))
+        if sum(task.graded for task in before.tasks) == sum(task.graded for task in result.tasks):
+            return
+        result = dataclasses.replace(result, wall_seconds=before.wall_seconds)
     if is_classification(tasks):
         keep_classification(run, result, tasks)
     plain = result.to_json()
@@ -103,9 +115,11 @@ class Validator:
         if not self._tasks:
             raise BadInput(
                 f"none of the {len(found)} validation tasks has a prompt of at most {recipe.tasks.max_prompt_tokens}"
-                " tokens",
-                where="tasks.max_prompt_tokens",
-                mend="raise it, or set grpo.validation_tasks to 0",
+                " tokens"
+                if found
+                else "the set has no validation tasks",
+                where="tasks",
+                mend="set grpo.validation_tasks to 0" + (", or raise tasks.max_prompt_tokens" if found else ""),
             )
         self._engine, self._grader, self._listener = engine, grader, listener
         self._hint, self._samples = recipe.tasks.hint, settings.validation_samples

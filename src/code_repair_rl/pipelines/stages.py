@@ -178,11 +178,13 @@ def longer_sft(recipe: Recipe, sft_model: Path, sft_run: RunDir, budget_seconds:
 
 
 def control_validates_every(recipe: Recipe, sft_run: RunDir, grpo_run: RunDir) -> int:
-    """Steps between measurements of the control, so that it is looked at as often as GRPO was."""
+    """Steps between measurements of the control, so that it is looked at as often as GRPO was; 0 where that was not."""
     from code_repair_rl.training.callbacks import VALIDATION, training_seconds
 
     times = sum(VALIDATION in row.values and row.step > 0 for row in grpo_run.metrics())
-    return max(1, math.floor(_steps_in(training_seconds(grpo_run), sft_run) / max(1, times)))
+    if not times or not recipe.grpo.validation_tasks:
+        return 0
+    return max(1, math.floor(_steps_in(training_seconds(grpo_run), sft_run) / times))
 
 
 def _steps_in(seconds: float, sft_run: RunDir) -> float:

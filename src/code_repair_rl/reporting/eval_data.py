@@ -154,9 +154,13 @@ def comparisons(
     if len(runs) > 1:
         for seeds in _by_recipe(reported):
             for before, after in PAIRS:
-                pairs = _different([(r[before], r[after]) for r in seeds if before in r and after in r])
-                if len(pairs) > 1:
-                    _try(found, notes, f"{_title(reported, seeds, len(pairs))}: {before} → {after}", pairs)
+                pooled = _different(
+                    [run for run in seeds if before in run.results and after in run.results], before, after
+                )
+                if len(pooled) > 1:
+                    which = ", ".join(run.label for run in pooled) if len(pooled) < len(reported) else ""
+                    title = f"{len(pooled)} runs pooled{f' ({which})' if which else ''}: {before} → {after}"
+                    _try(found, notes, title, [(run.results[before], run.results[after]) for run in pooled])
         (first_label, first), *others = runs
         for label, results in others:
             for name in (n for n in results if n in first):
@@ -165,8 +169,8 @@ def comparisons(
     return [_plain(title, one, adjusted.get(title)) for title, one in found.items()], notes
 
 
-def _by_recipe(reported: Sequence[Reported]) -> list[list[Mapping[str, EvalResult]]]:
-    """The results of runs that differ in the training seed alone."""
+def _by_recipe(reported: Sequence[Reported]) -> list[list[Reported]]:
+    """Runs that differ in the training seed alone."""
     alike: list[list[Reported]] = []
     for run in reported:
         known = (one for one in alike if set(changed_keys(one[0].recipe, run.recipe)) <= {"seed", "threads"})
@@ -174,21 +178,17 @@ def _by_recipe(reported: Sequence[Reported]) -> list[list[Mapping[str, EvalResul
             same.append(run)
         else:
             alike.append([run])
-    return [[run.results for run in one] for one in alike]
+    return alike
 
 
-def _different(pairs: Sequence[tuple[EvalResult, EvalResult]]) -> list[tuple[EvalResult, EvalResult]]:
-    found: list[tuple[EvalResult, EvalResult]] = []
-    for before, after in pairs:
-        if not any(before.tasks == one.tasks and after.tasks == other.tasks for one, other in found):
-            found.append((before, after))
+def _different(runs: Sequence[Reported], before: str, after: str) -> list[Reported]:
+    """The runs, but of those that share both results the first alone."""
+    found: list[Reported] = []
+    for run in runs:
+        mine = [run.results[name].tasks for name in (before, after)]
+        if mine not in ([one.results[name].tasks for name in (before, after)] for one in found):
+            found.append(run)
     return found
-
-
-def _title(reported: Sequence[Reported], seeds: Sequence[Mapping[str, EvalResult]], count: int) -> str:
-    """How many runs are pooled, and which, where there are others."""
-    which = [run.label for run in reported if any(run.results is one for one in seeds)]
-    return f"{count} runs pooled" + (f" ({', '.join(which)})" if len(which) < len(reported) else "")
 
 
 def _pairs_of(names: Sequence[str]) -> list[tuple[str, str]]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from code_repair_rl.edits import EditError, parse
 from code_repair_rl.errors import MachineryFailed
 from code_repair_rl.grading import Grader, Outcome, Verdict
-from code_repair_rl.grading.verdict import GRADER_VERSION
+from code_repair_rl.grading.verdict import grader_version
 from code_repair_rl.home import write_atomically
 from code_repair_rl.synthesis.journal import Journal, digest_of
 from code_repair_rl.tasks import Kind, Task, oracle_answer
@@ -60,7 +60,7 @@ def validate(
     known_good = _OncePerOracle(grader)
 
     def complaint(task: Task) -> str | None:
-        key = digest_of(task.model_dump_json(), repeat, grader.isolation, GRADER_VERSION)
+        key = digest_of(task.model_dump_json(), repeat, grader.isolation, grader_version(task))
         if journal is not None and key in journal:
             on_done(1)
             known: str | None = journal[key]

@@ -128,7 +128,7 @@ class Validate(TrainerCallback):  # type: ignore[misc]
         self._measure = measure
         self._keep = keep
         self._listener = listener
-        self._best = max((row.values.get(BEST, -1.0) for row in run.metrics()), default=-1.0)
+        self._best = _best_kept(run)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Measure the model that training starts from."""
@@ -146,6 +146,14 @@ class Validate(TrainerCallback):  # type: ignore[misc]
             self._best = found
             self._keep()
             self._listener.on_metrics(step, {BEST: found})
+
+
+def _best_kept(run: RunDir) -> float:
+    """The pass rate of the weights that are kept, -1 without any."""
+    rows = [row.values for row in run.metrics()]
+    # Runs that were begun before it was recorded have the measurements only.
+    name = BEST if any(BEST in row for row in rows) or not (run.path / "model").is_dir() else VALIDATION
+    return max((row.get(name, -1.0) for row in rows), default=-1.0)
 
 
 def training_seconds(run: RunDir, until_step: int | None = None) -> float:

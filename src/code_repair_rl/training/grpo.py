@@ -31,7 +31,7 @@ from code_repair_rl.training.batches import MicroBatch, drawn_tokens, micro_batc
 from code_repair_rl.training.callbacks import ROLLOUT_SECONDS, StepClock, TellListener, TimeBudget, TrimHeap, Validate
 from code_repair_rl.training.checkpointing import AtomicCheckpoints
 from code_repair_rl.training.collect import Collector, rollout_metrics
-from code_repair_rl.training.launch import add_checks, require_resumable, require_sampling, save_whole
+from code_repair_rl.training.launch import add_checks, require_resumable, require_sampling, require_steps, save_whole
 from code_repair_rl.training.push import ServerPush
 from code_repair_rl.training.reference import Reference, reference_for
 from code_repair_rl.training.settings import new_adapter, silence, trainer_arguments
@@ -243,6 +243,7 @@ def train_grpo(
     """
     launch = launch or LaunchSection()
     require_sampling(launch)
+    require_steps(launch, settings.steps)
     # At most one micro-batch per answer; those that the token budget does not need stay empty and cost nothing.
     groups_per_process = -(-settings.tasks_per_step // processes())
     most_micro_batches = groups_per_process * settings.completions_per_task

@@ -114,6 +114,18 @@ def require_sampling(section: LaunchSection) -> None:
         )
 
 
+def require_steps(section: LaunchSection, steps: int) -> None:
+    """Refuse to share out weights for nothing: what puts them together again is there once training has begun.
+
+    Raises:
+        BadInput: no step, and weights in pieces.
+    """
+    if steps == 0 and section.kind in ("zero3", "fsdp2"):
+        raise BadInput(
+            "no steps, and weights that are shared out", where="steps", mend="take launch.kind=single for it"
+        )
+
+
 @contextmanager
 def loading(section: LaunchSection, model: ModelSection) -> Iterator[None]:
     """While open, models are loaded as the job will hold them: under ZeRO-3 each process keeps its pieces only.

@@ -25,7 +25,14 @@ from code_repair_rl.tasks import Task
 from code_repair_rl.tasks.prompts import messages, oracle_answer
 from code_repair_rl.training.callbacks import StepClock, TellListener, TimeBudget, TrimHeap, Validate
 from code_repair_rl.training.checkpointing import AtomicCheckpoints
-from code_repair_rl.training.launch import add_checks, portion, require_resumable, require_sampling, save_whole
+from code_repair_rl.training.launch import (
+    add_checks,
+    portion,
+    require_resumable,
+    require_sampling,
+    require_steps,
+    save_whole,
+)
 from code_repair_rl.training.reference import Reference, reference_for
 from code_repair_rl.training.settings import new_adapter, silence, trainer_arguments
 from code_repair_rl.training.shared_prefix import completion_logprobs
@@ -209,6 +216,7 @@ def train_sft(
     if validate is not None:
         require_sampling(launch)
     steps = settings.steps
+    require_steps(launch, steps)
     rows = in_training_order(found, max(1, steps) * settings.batch_size, settings.batch_size, seed)
     dataset = Dataset.from_list(
         [

@@ -14,6 +14,7 @@ import contextlib
 import json
 import os
 import random
+import resource
 import signal
 import sys
 import time
@@ -129,7 +130,11 @@ def _run(payload: dict[str, Any], root: str, scratch: str, result: socket.socket
             break
         data += chunk
     _take_in(bytes(data), found)
-    found["killed"] = os.waitstatus_to_exitcode(os.waitpid(runner, 0)[1]) == -signal.SIGKILL
+    _, status, used = os.wait4(runner, 0)
+    # The kernel ends with the same signal what has used up its processor time.
+    in_time = used.ru_utime + used.ru_stime < resource.getrlimit(resource.RLIMIT_CPU)[0] - 1
+    unlimited = resource.getrlimit(resource.RLIMIT_CPU)[0] == resource.RLIM_INFINITY
+    found["killed"] = os.waitstatus_to_exitcode(status) == -signal.SIGKILL and (in_time or unlimited)
 
 
 def _take_in(data: bytes, found: dict[str, Any]) -> None:
@@ -160,6 +165,8 @@ def _pytest_process(payload: dict[str, Any], root: str, scratch: str, reports: i
     os.chdir(root)
     os.environ.update(TMPDIR=scratch, HOME=scratch, PYTEST_DISABLE_PLUGIN_AUTOLOAD="1")
     roots = [os.path.normpath(os.path.join(root, part)) for part in payload["source_roots"]]
+    # What tests start finds the tree's own modules, too.
+    os.environ["PYTHONPATH"] = os.pathsep.join([*roots, *filter(None, [os.environ.get("PYTHONPATH")])])
     sys.path[:0] = roots
     _forget_modules_of(roots)
     watch = Integrity()
@@ -229,7 +236,7 @@ class Reporter:
         self._reports = reports
         self._watch = watch
         self._shuffle = shuffle
-        self._expected_to_fail: frozenset[str] = frozenset()
+        self._expected_to_fail: set[str] = set()
         self._status: dict[str, str] = {}
         self._detail: dict[str, str] = {}
         self._pid = os.getpid()
@@ -251,11 +258,16 @@ class Reporter:
         """Leave out what was not asked for."""
         unwanted = [item for item in items if item.nodeid not in self._wanted]
         items[:] = [item for item in items if item.nodeid in self._wanted]
-        # Marked before any code under test is called: source that calls `pytest.xfail` calls nothing off.
-        self._expected_to_fail = frozenset(item.nodeid for item in items if _is_expected_to_fail(item))
         if self._shuffle is not None:
             random.Random(self._shuffle).shuffle(items)
         config.hook.pytest_deselected(items=unwanted)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_call(self, item: Any) -> None:
+        """Which tests are marked as failing, by then by their fixtures as well: source that calls `pytest.xfail` calls
+        nothing off."""
+        if _is_expected_to_fail(item):
+            self._expected_to_fail.add(item.nodeid)
 
     def pytest_collectreport(self, report: Any) -> None:
         """A module that cannot be imported."""
