@@ -60,8 +60,8 @@ def test_recipes_that_differ_in_their_reward_alone_are_held_against_each_other(
     other = {"sft": results["sft"], "grpo": result("grpo", [4, 0, 2, 2])}
     unit = record(journey(tmp_path / "unit", 1, other, recipe="study/similarity-only"))
     table = study_tables([*claims, unit])
-    assert "| warm start alone | 0, 1 | 25.0 % | " in table
-    assert "| GRPO of `study-similarity-only` | 1 | 50.0 % | " in table
+    assert "| warm start alone | 0, 1 | 25.0 % [" in table
+    assert "| GRPO of `study-similarity-only` | 1 | 50.0 % [" in table
     assert "| GRPO of `study-similarity-only` against GRPO of `cpu-hour` | 1 | +6.2 [" in table
     assert "| GRPO of `cpu-hour` against more SFT | 0, 1 | +12.5 [" in table
     unit["recipe"]["sft"]["steps"] = 7

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from code_repair_rl.evaluation import Estimate, difference
+from code_repair_rl.evaluation import Estimate, difference, rate
 from code_repair_rl.evaluation.equal_tokens import ENOUGH
 from code_repair_rl.pipelines.records import ORDER, RIVALS, bounds, settings_of
 from code_repair_rl.runs import changed_keys
@@ -57,6 +57,26 @@ def pooled(pairs: Sequence[tuple[Arm, Arm]]) -> Estimate | None:
             values.append(sum(after - before for before, after in known) / len(known))
             problems.append(str(problem))
     return difference(values, problems)
+
+
+def pooled_rate(arms: Sequence[Arm]) -> Estimate | None:
+    """pass@1 averaged over seeds, clustered by problem: of these seeds, on problems like these.
+
+    Args:
+        arms: one a seed.
+
+    Returns:
+        None where not all were asked the same tasks.
+    """
+    if len({kept["asked"]["tasks_sha256"] for kept, _ in arms}) != 1:
+        return None
+    values, problems = [], []
+    for place, problem in enumerate(arms[0][0]["problems"]):
+        known = [one for kept, model in arms if (one := _rate(kept["models"][model], place)) is not None]
+        if len(known) == len(arms):
+            values.append(sum(known) / len(known))
+            problems.append(str(problem))
+    return rate(values, problems)
 
 
 def _rate(model: Mapping[str, Any], place: int) -> float | None:
@@ -164,6 +184,8 @@ def _study_table(records: Sequence[Mapping[str, Any]]) -> str:
         for k in ks:
             known = [100 * one[0] for kept, model in seeds.values() if (one := kept["models"][model]["pass_at"].get(k))]
             cells.append(f"{sum(known) / len(known):.1f} %" if known else "–")
+        if (mean := pooled_rate(list(seeds.values()))) is not None:
+            cells[0] = _percent(bounds(mean))
         lines.append(f"| {way} | {', '.join(map(str, sorted(seeds)))} | {' | '.join(cells)} |")
     if len({tuple(sorted(seeds)) for seeds in arms.values()}) > 1:
         lines += ["", "Rows with different seeds cannot be compared; what follows is over the seeds that both have."]
