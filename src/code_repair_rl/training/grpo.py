@@ -75,6 +75,7 @@ class RepairGRPOTrainer(AtomicCheckpoints, GRPOTrainer):  # type: ignore[misc]
     """TRL's GRPO trainer, fed by a `Collector`."""
 
     _buffered_inputs: list[dict[str, Any]] | None
+    clock: StepClock
     push: ServerPush | None = None
     """Sends the weights to whoever samples, where that is a server."""
     _sampled: torch.Tensor | None = None
@@ -84,7 +85,6 @@ class RepairGRPOTrainer(AtomicCheckpoints, GRPOTrainer):  # type: ignore[misc]
         self,
         *,
         collector: Collector,
-        clock: StepClock,
         micro_batch_tokens: int,
         args: GRPOConfig,
         reference_rate: float | None = None,
@@ -95,7 +95,6 @@ class RepairGRPOTrainer(AtomicCheckpoints, GRPOTrainer):  # type: ignore[misc]
         self.beta = args.beta = beta
         self.reference: Reference | None = reference_for(self, moving_rate=reference_rate) if beta else None
         self.collector = collector
-        self.clock = clock
         self.micro_batch_tokens = micro_batch_tokens
         self.run, self.listener = collector.run, collector.listener
 
@@ -277,7 +276,6 @@ def train_grpo(
     clock = StepClock(run)
     trainer = RepairGRPOTrainer(
         collector=collector,
-        clock=clock,
         micro_batch_tokens=settings.micro_batch_tokens,
         reference_rate=settings.kl_reference_rate if settings.kl_reference == "moving" else None,
         model=model,
@@ -294,7 +292,7 @@ def train_grpo(
             TrimHeap(),
         ],
     )
-    trainer.launch = launch
+    trainer.launch, trainer.clock = launch, clock
     trainer.push = None if launch.vllm is None else ServerPush(launch.vllm)
     keep = functools.partial(save_whole, trainer, tokenizer, model_path(run))
     add_checks(trainer, launch, model_settings)
