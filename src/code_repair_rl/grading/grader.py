@@ -5,36 +5,31 @@ from __future__ import annotations
 import math
 import os
 import queue
-import shutil
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from types import TracebackType
 
 from code_repair_rl.edits import EditError, Tolerance, parse
 from code_repair_rl.errors import BadInput, MachineryFailed
 from code_repair_rl.grading.cache import VerdictCache, key_of, measure_key_of
-from code_repair_rl.grading.canary import canary_passes, repository_canary_passes
+from code_repair_rl.grading.canary import broke_twice, canary_passes
 from code_repair_rl.grading.classification import classification_verdict
 from code_repair_rl.grading.comparison import compare_with_oracle
-from code_repair_rl.grading.copies import installed_copies
-from code_repair_rl.grading.environments import locked_packages
 from code_repair_rl.grading.function_worker import FunctionWorker
-from code_repair_rl.grading.image_job import run_in_image
 from code_repair_rl.grading.judge import Expectation, came_to_its_end, expectation, judge
-from code_repair_rl.grading.policy import calls_on_the_runner, protected_paths
-from code_repair_rl.grading.repository import RepositoryRun, RepositoryWorker, judge_repository, packages
-from code_repair_rl.grading.verdict import Outcome, Verdict
+from code_repair_rl.grading.policy import protected_paths
+from code_repair_rl.grading.repository import RepositoryWorker
+from code_repair_rl.grading.repository_tasks import RepositoryTasks
+from code_repair_rl.grading.verdict import Outcome, Verdict, no_verdict
 from code_repair_rl.sandbox import FUNCTION, Limits, Sandbox, select_backend
-from code_repair_rl.sandbox.containers import Container
 from code_repair_rl.sandbox.fork_server import ServerBroken
-from code_repair_rl.tasks import Environment, FunctionTests, Kind, RepositoryTests, Task
+from code_repair_rl.tasks import FunctionTests, Kind, RepositoryTests, Task
 
 _WITH_FORK_SERVERS = ("bubblewrap", "unsafe_local")
-_ENGINES = ("docker", "podman")
 _LEAST_CPU_SECONDS = 2.0
 _TIMES_THE_REFERENCE = 20.0
 
@@ -77,11 +72,11 @@ class Grader:
         self._idle: queue.LifoQueue[_Worker] = queue.LifoQueue()
         self._all: list[_Worker] = []
         self._expected: dict[str, Expectation | str] = {}
-        self._known_good: dict[str, Verdict] = {}
         self._in_flight: dict[str, Future[Verdict]] = {}
         self._lock = threading.Lock()
         self._pid = os.getpid()
         self._make_workers()
+        self._repositories = RepositoryTasks(self._worker, self.isolation)
 
     def __enter__(self) -> Grader:
         return self
@@ -122,7 +117,7 @@ class Grader:
         if not verdict.passed and applied.files == task.files_after_oracle():
             # The task is broken, not the answer.
             why = f"the task's own known-good answer does not pass: {'; '.join(verdict.evidence)}"
-            return _no_verdict(why, self.isolation)
+            return no_verdict(why, self.isolation)
         return replace(verdict, tolerance=applied.rung.value)
 
     def grade_many(
@@ -185,10 +180,11 @@ class Grader:
             mine.set_exception(error)
             raise
         finally:
+            # Of the known-good answer only a pass is certain: what else it came to may be the machine's doing.
+            certain = mine.exception() is None and (mine.result().passed or not _is_oracle(task, files_after))
             with self._lock:
                 del self._in_flight[key]
-                # Of the known-good answer only a pass is certain: what else it came to may be the machine's doing.
-                if mine.exception() is None and (mine.result().passed or not _is_oracle(task, files_after)):
+                if certain:
                     self._cache.put(key, mine.result())
         return verdict
 
@@ -201,7 +197,7 @@ class Grader:
 
     def _graded(self, task: Task, files_after: Mapping[str, str], *, shuffled: bool = False) -> Verdict:
         if isinstance(task.tests, RepositoryTests):
-            return self._repository(task, task.tests, files_after, shuffled=shuffled)
+            return self._repositories.verdict(task, task.tests, files_after, shuffled=shuffled)
         assert isinstance(task.tests, FunctionTests)
         return self._function(task, task.tests, files_after)
 
@@ -210,9 +206,9 @@ class Grader:
         is_oracle = dict(files_after) == oracle
         expected = None if is_oracle else self._expectation(task, tests, oracle)
         if isinstance(expected, _NoVerdict):
-            return _no_verdict(expected.why, self.isolation)
+            return no_verdict(expected.why, self.isolation)
         if isinstance(expected, str):
-            return _no_verdict(f"the task's own known-good answer does not pass: {expected}", self.isolation)
+            return no_verdict(f"the task's own known-good answer does not pass: {expected}", self.isolation)
         return self._checked(files_after, oracle, tests, expected, measure_key_of(task, oracle) if is_oracle else None)
 
     def _checked(
@@ -227,130 +223,26 @@ class Grader:
         limits = _limits(tests, expected)
         broken: list[str] = []
         for _ in range(2):
-            worker = self._borrow()
             try:
-                found = worker.function.check(files, oracle, tests, limits, expected.calls if expected else None)
+                with self._worker() as worker:
+                    found = worker.function.check(files, oracle, tests, limits, expected.calls if expected else None)
             except (ServerBroken, MachineryFailed, OSError) as error:
                 broken.append(str(error))
                 continue
-            finally:
-                self._idle.put(worker)
             if sets_measure_for is not None:
                 measure = expectation(found)
                 # A run that did not come to its end says nothing of the known-good answer: the machine may be busy.
                 if isinstance(measure, Expectation) or came_to_its_end(found):
                     self._expected[sets_measure_for] = measure
             return judge(found, expected, self.isolation)
-        return self._after_breaking_twice(broken, lambda: canary_passes(self._borrowed_once))
+        return broke_twice(broken, canary_passes(self._checked_once), self.isolation)
 
-    def _after_breaking_twice(self, broken: list[str], known_passes: Callable[[], bool]) -> Verdict:
-        """Ours to retry, theirs to score: where a known answer fares well, the cause lay with the answer."""
-        if known_passes():
-            evidence = ("the answer broke its worker twice, while a known answer was graded without trouble", *broken)
-            return Verdict(Outcome.CRASHED, evidence=evidence, isolation=self.isolation)
-        return _no_verdict("; ".join(broken), self.isolation)
-
-    def _borrowed_once(
-        self, files: Mapping[str, str], oracle: Mapping[str, str], tests: FunctionTests
-    ) -> Verdict | None:
-        worker = self._borrow()
+    def _checked_once(self, files: Mapping[str, str], tests: FunctionTests) -> Verdict | None:
         try:
-            return judge(worker.function.check(files, oracle, tests, FUNCTION, None), None, self.isolation)
+            with self._worker() as worker:
+                return judge(worker.function.check(files, files, tests, FUNCTION, None), None, self.isolation)
         except (ServerBroken, MachineryFailed, OSError):
             return None
-        finally:
-            self._idle.put(worker)
-
-    def _repository(
-        self, task: Task, tests: RepositoryTests, files_after: Mapping[str, str], *, shuffled: bool
-    ) -> Verdict:
-        needs = tests.environment or Environment()
-        if needs.image is not None:
-            return self._in_image(task, tests, needs, files_after)
-        more = (locked_packages(needs.lock, task.task_id),) if needs.lock is not None else ()
-        oracle = task.files_after_oracle()
-        forbidden = calls_on_the_runner(task.files, files_after, oracle, tests)
-        if forbidden:
-            return Verdict(Outcome.TAMPERED, evidence=(forbidden,), isolation=self.isolation)
-        # Where pytest is missing, that is the user's to mend, and no verdict would say so.
-        hidden = installed_copies(task, (*more, *packages()))
-        found = self._repository_run(more, task.files, files_after, tests, hidden, shuffled=shuffled)
-        if isinstance(found, list):
-            return self._after_breaking_twice(
-                found, lambda: repository_canary_passes(partial(self._repository_once, more))
-            )
-        verdict = judge_repository(found, tests, self.isolation)
-        if verdict.passed or dict(files_after) == oracle:
-            return verdict
-        # Perhaps nothing can pass here: a package is missing, or another version of one is installed.
-        key = measure_key_of(task, oracle)
-        for _ in range(2):
-            if key not in self._known_good:
-                known = self._repository_run(more, task.files, oracle, tests, hidden, shuffled=False)
-                if isinstance(known, list):
-                    return _no_verdict("; ".join(known), self.isolation)
-                judged = judge_repository(known, tests, self.isolation)
-                if judged.passed:
-                    self._known_good[key] = judged
-                else:
-                    why = "; ".join([*judged.evidence, *(one.name for one in judged.tests if one.detail)][:3])
-        if key in self._known_good:
-            return verdict
-        return _no_verdict(f"the task's own known-good answer does not pass: {why}", self.isolation)
-
-    def _repository_run(
-        self,
-        more: tuple[str, ...],
-        before: Mapping[str, str],
-        after: Mapping[str, str],
-        tests: RepositoryTests,
-        hidden: tuple[str, ...],
-        *,
-        shuffled: bool,
-    ) -> RepositoryRun | list[str]:
-        """A run, once more where our machinery broke; what broke it, where it did so twice."""
-        broken: list[str] = []
-        for attempt in range(2):
-            worker = self._borrow()
-            try:
-                run = worker.repository(more).run(before, after, tests, shuffled=shuffled, hidden=hidden)
-            except (ServerBroken, MachineryFailed, OSError) as error:
-                broken.append(str(error))
-                continue
-            finally:
-                self._idle.put(worker)
-            if not run.killed or attempt:
-                return run
-        return broken
-
-    def _repository_once(
-        self, more: tuple[str, ...], files: Mapping[str, str], tests: RepositoryTests
-    ) -> Verdict | None:
-        worker = self._borrow()
-        try:
-            return judge_repository(worker.repository(more).run(files, files, tests), tests, self.isolation)
-        except (ServerBroken, MachineryFailed, OSError):
-            return None
-        finally:
-            self._idle.put(worker)
-
-    def _in_image(
-        self, task: Task, tests: RepositoryTests, needs: Environment, files_after: Mapping[str, str]
-    ) -> Verdict:
-        engine = next((one for one in _ENGINES if shutil.which(one)), None)
-        if engine is None:
-            raise BadInput(
-                f"its tests need the image {needs.image}, and neither docker nor podman is installed",
-                where=task.task_id,
-                mend="install one, or build the set with `--environment here`, to test in this environment",
-            )
-        broken: list[str] = []
-        for _ in range(2):
-            try:
-                return run_in_image(Container(engine, needs.image), task.files, files_after, tests, needs)
-            except (MachineryFailed, OSError) as error:
-                broken.append(str(error))
-        return _no_verdict("; ".join(broken), engine)
 
     def _expectation(
         self, task: Task, tests: FunctionTests, oracle: Mapping[str, str]
@@ -365,11 +257,17 @@ class Grader:
                 return _NoVerdict("; ".join(verdict.evidence))
         return known
 
-    def _borrow(self) -> _Worker:
+    @contextmanager
+    def _worker(self) -> Iterator[_Worker]:
+        """A worker that nobody else has meanwhile."""
         if os.getpid() != self._pid:  # a forked copy must not talk to its parent's jails
             self._pid = os.getpid()
             self._make_workers()
-        return self._idle.get()
+        worker = self._idle.get()
+        try:
+            yield worker
+        finally:
+            self._idle.put(worker)
 
     def _make_workers(self) -> None:
         isolated = self._sandbox.name != "unsafe_local"
@@ -444,7 +342,3 @@ def _limits(tests: FunctionTests, expected: Expectation | None) -> Limits:
         return FUNCTION
     cpu_seconds = math.ceil(max(_LEAST_CPU_SECONDS, _TIMES_THE_REFERENCE * reference_seconds))
     return replace(FUNCTION, cpu_seconds=min(FUNCTION.cpu_seconds, cpu_seconds))
-
-
-def _no_verdict(why: str, isolation: str) -> Verdict:
-    return Verdict(Outcome.NO_VERDICT, evidence=(why,), isolation=isolation)

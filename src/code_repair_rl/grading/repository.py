@@ -43,11 +43,6 @@ class RepositoryRun:
     wall_seconds: float
 
     @property
-    def began(self) -> bool:
-        """Whether the runner came as far as running tests, those whose end we know or the task's."""
-        return self.report is not None and bool(self.report["tests"])
-
-    @property
     def killed(self) -> bool:
         """Whether the runner was ended by SIGKILL: by the code under test, or by a machine without memory."""
         return self.report is not None and bool(self.report["killed"])

@@ -110,3 +110,8 @@ class Verdict:
     def applied(self) -> bool:
         """Whether the answer was read and applied to the files (it may still have changed nothing)."""
         return self.outcome not in (Outcome.EDIT_REJECTED, Outcome.NO_VERDICT)
+
+
+def no_verdict(why: str, isolation: str) -> Verdict:
+    """Our machinery failed, and says how."""
+    return Verdict(Outcome.NO_VERDICT, evidence=(why,), isolation=isolation)
