@@ -45,9 +45,9 @@ def test_machinery_that_fails_ends_with_3(tmp_path: Path) -> None:
 
 def test_an_interrupt_says_how_to_go_on(tmp_path: Path) -> None:
     program = (
-        "import os, signal, sys; from code_repair_rl.cli import app, main\n"
+        "import sys; from code_repair_rl.cli import app, main\n"
         "@app.command('wait')\n"
-        "def wait():\n    os.kill(os.getpid(), signal.SIGINT)\n"
+        "def wait():\n    raise KeyboardInterrupt\n"
         "sys.argv = ['crrl', 'wait']; main()\n"
     )
     finished = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path)
