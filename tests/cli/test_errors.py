@@ -24,6 +24,16 @@ def test_a_message_is_printed_as_it_is_even_where_it_looks_like_markup(tmp_path:
     assert "error: [bold]x[/bold].py: no such file" in finished.stderr
 
 
+def _command(body: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """`crrl` with one more command, which does this."""
+    program = (
+        "import sys; from code_repair_rl.cli import app, main; from code_repair_rl.errors import MachineryFailed\n"
+        f"@app.command('try-it')\ndef try_it():\n    {body}\n"
+        "sys.argv = ['crrl', 'try-it']; main()\n"
+    )
+    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=cwd)
+
+
 @pytest.mark.parametrize("arguments", [["nonsense"], ["fix"], ["fix", "a.py"], ["doctor", "--wrong"]])
 def test_wrong_use_ends_with_2(arguments: list[str]) -> None:
     finished = _crrl(*arguments)
@@ -32,25 +42,13 @@ def test_wrong_use_ends_with_2(arguments: list[str]) -> None:
 
 
 def test_machinery_that_fails_ends_with_3(tmp_path: Path) -> None:
-    program = (
-        "import sys; from code_repair_rl.cli import app, main; from code_repair_rl.errors import MachineryFailed\n"
-        "@app.command('break')\n"
-        "def break_it():\n    raise MachineryFailed('the worker died', mend='start it again')\n"
-        "sys.argv = ['crrl', 'break']; main()\n"
-    )
-    finished = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path)
+    finished = _command("raise MachineryFailed('the worker died', mend='start it again')", tmp_path)
     assert finished.returncode == 3
     assert finished.stderr == "error: the worker died\n  mend: start it again\n"
 
 
 def test_an_interrupt_says_how_to_go_on(tmp_path: Path) -> None:
-    program = (
-        "import sys; from code_repair_rl.cli import app, main\n"
-        "@app.command('wait')\n"
-        "def wait():\n    raise KeyboardInterrupt\n"
-        "sys.argv = ['crrl', 'wait']; main()\n"
-    )
-    finished = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path)
+    finished = _command("raise KeyboardInterrupt", tmp_path)
     assert finished.returncode == 130
     assert finished.stderr.endswith("interrupted; run the same command again to go on\n")
 

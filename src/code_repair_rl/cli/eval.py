@@ -370,13 +370,12 @@ def _record_pass_rates(result: EvalResult) -> None:
 
 def _require_same(result: EvalResult, asked: Asked, tasks: Sequence[Task], where: str) -> None:
     """Refuse to show a finished evaluation as the answer to another question."""
-    from code_repair_rl.evaluation.result import tasks_digest
+    from code_repair_rl.evaluation.result import NOT_IN_OLDER_FILES, tasks_digest
 
-    not_in_older_files = ("model_digest", "dtype", "max_prompt_tokens")
     differing = [
         key
         for key, value in asdict(asked).items()
-        if getattr(result, key) != value and not (key in not_in_older_files and not (value and getattr(result, key)))
+        if getattr(result, key) != value and not (key in NOT_IN_OLDER_FILES and not (value and getattr(result, key)))
     ]
     answered = {one.task_id for one in result.tasks}
     if len(answered) + result.left_out != len(tasks):

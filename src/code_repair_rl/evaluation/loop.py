@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from code_repair_rl.edits import changed_tokens, holds_an_edit
 from code_repair_rl.errors import BadInput
-from code_repair_rl.evaluation.result import EvalResult, SampleResult, TaskResult, tasks_digest
+from code_repair_rl.evaluation.result import NOT_IN_OLDER_FILES, EvalResult, SampleResult, TaskResult, tasks_digest
 from code_repair_rl.grading import Outcome, TestStatus, grader_version
 from code_repair_rl.grading.visible import has_visible_tests, visible_names
 from code_repair_rl.home import write_atomically
@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 BATCH_TASKS = 64
 """Tasks per batch: what an interruption can cost, and what is sampled together. The local engine lets waiting prompts
 take the places of finished ones, so that more prompts than places are faster, and take no more memory."""
-
-_NOT_IN_OLDER_FILES = ("model_digest", "dtype")
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,7 +278,7 @@ def _guard(folder: Path, asked: Mapping[str, Any]) -> None:
         raise BadInput(f"is not JSON ({error})", where=str(path), mend=f"delete {folder}") from error
     if not isinstance(earlier, dict):
         raise BadInput("is not a JSON object", where=str(path), mend=f"delete {folder}")
-    unknown = {key: asked[key] for key in _NOT_IN_OLDER_FILES if key in asked}
+    unknown = {key: asked[key] for key in NOT_IN_OLDER_FILES if key in asked}
     changed = [key for key, value in asked.items() if {**unknown, **earlier}.get(key) != value]
     if changed:
         raise BadInput(

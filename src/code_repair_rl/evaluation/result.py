@@ -18,6 +18,9 @@ from code_repair_rl.evaluation.estimates import Estimate, pass_at_k, rate
 from code_repair_rl.home import write_atomically
 from code_repair_rl.tasks import Task
 
+NOT_IN_OLDER_FILES = ("model_digest", "dtype", "max_prompt_tokens")
+"""What evaluations of earlier versions do not say, so that nothing differs in it."""
+
 _CLOSED = ConfigDict(extra="forbid")
 
 

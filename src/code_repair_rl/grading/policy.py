@@ -5,7 +5,8 @@ from __future__ import annotations
 import ast
 import fnmatch
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import PurePosixPath
 
 from code_repair_rl.tasks import RepositoryTests
@@ -59,7 +60,7 @@ def graded_tree(
                 tree[path] = after[path]
             elif shadows(path, tests):
                 notes.append(f"{path} was left out: it shadows a module that the tests are run by")
-            elif (name := _newly_imported(after[path], _sources(before, folders))) and _is_source(path, folders):
+            elif _is_source(path, folders) and (name := _newly_imported(after[path], _sources(before, folders))):
                 notes.append(f"{path} was left out: it imports {name}, which no source of this repository does")
             else:
                 tree[path] = after[path]
@@ -99,21 +100,27 @@ def calls_on_the_runner(
     folders = _test_folders(tests)
     for path in before:
         text = after.get(path, "")
-        if _is_source(path, folders) and before[path] != text:
-            known = [*_sources(before, folders), *_sources(oracle, folders)]
-            if name := _newly_imported(text, known):
-                return f"{path} imports {name}, which no source of this repository does"
+        if not _is_source(path, folders) or before[path] == text:
+            continue
+        if name := _newly_imported(text, chain(_sources(before, folders), _sources(oracle, folders))):
+            return f"{path} imports {name}, which no source of this repository does"
     return ""
 
 
-def _newly_imported(text: str, known: Sequence[str]) -> str:
-    """A module that tests are made of which `text` imports and none of the `known` texts does."""
-    names = sorted(_imported(text) & _OF_TESTS) if any(name in text for name in _OF_TESTS) else []
-    return next((name for name in names if not any(name in one and name in _imported(one) for one in known)), "")
+def _newly_imported(text: str, known: Iterable[str]) -> str:
+    """A module that tests are made of which `text` imports and none of the `known` texts does.
+
+    These are read only where `text` imports one at all.
+    """
+    names = _imported(text) & _OF_TESTS if any(name in text for name in _OF_TESTS) else set()
+    for one in known if names else ():
+        if any(name in one for name in names):
+            names -= _imported(one)
+    return min(names, default="")
 
 
-def _sources(files: Mapping[str, str], test_folders: Sequence[str]) -> list[str]:
-    return [files[path] for path in files if _is_source(path, test_folders)]
+def _sources(files: Mapping[str, str], test_folders: Sequence[str]) -> Iterator[str]:
+    return (files[path] for path in files if _is_source(path, test_folders))
 
 
 def _is_source(path: str, test_folders: Sequence[str]) -> bool:

@@ -41,12 +41,13 @@ def run_evaluation(
     """
     from code_repair_rl.evaluation import EvalResult, evaluate
 
-    if name in run.eval_names():
-        found = EvalResult.read(run.eval_path(name))
-        if not can_be_completed(run, found, evaluation_tasks(recipe)):
-            return found
+    found = EvalResult.read(run.eval_path(name)) if name in run.eval_names() else None
+    if found is not None and not _lacks_verdicts(run, found):
+        return found
     section = recipe.evaluation
     tasks = evaluation_tasks(recipe)
+    if found is not None and not can_be_completed(run, found, tasks):
+        return found
     loaded = load(recipe, to_sample=True)
     with grader_of(recipe.sandbox) as grader:
         result = evaluate(
@@ -74,9 +75,12 @@ def can_be_completed(run: RunDir, result: EvalResult, tasks: Sequence[Task]) -> 
     Args:
         tasks: those that were asked.
     """
+    return _lacks_verdicts(run, result) and result.grader_version == grader_version(*tasks)
+
+
+def _lacks_verdicts(run: RunDir, result: EvalResult) -> bool:
     lacking = any(task.graded < result.samples for task in result.tasks)
-    same_grader = result.grader_version == grader_version(*tasks)
-    return lacking and same_grader and run.eval_samples_path(result.name).is_dir()
+    return lacking and run.eval_samples_path(result.name).is_dir()
 
 
 def keep_evaluation(run: RunDir, result: EvalResult, tasks: Sequence[Task], listener: RunListener) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from code_repair_rl.evaluation import Estimate, difference, rate
 from code_repair_rl.evaluation.equal_tokens import ENOUGH
 from code_repair_rl.pipelines.records import ORDER, RIVALS, bounds, settings_of
-from code_repair_rl.runs import changed_keys
+from code_repair_rl.runs import alike, changed_keys
 
 _ABOUT_THE_UNIT = ("name", "reward", "study", "control")
 """Keys of a recipe in which the units of a study may differ."""
@@ -23,18 +23,11 @@ def page(records: Sequence[Mapping[str, Any]]) -> str:
     names = list(dict.fromkeys(str(kept["recipe"]["name"]) for kept in records))
     sections = []
     for name in names:
-        alike: list[list[Mapping[str, Any]]] = []
-        for kept in records:
-            if kept["recipe"]["name"] == name:
-                known = next((one for one in alike if not changed_keys(settings_of(one[0]), settings_of(kept))), None)
-                if known is None:
-                    alike.append([kept])
-                else:
-                    known.append(kept)
+        settings = alike((kept for kept in records if kept["recipe"]["name"] == name), settings_of)
         differing = {
-            key: None for one in alike[1:] for key in changed_keys(settings_of(alike[0][0]), settings_of(one[0]))
+            key: None for one in settings[1:] for key in changed_keys(settings_of(settings[0][0]), settings_of(one[0]))
         }
-        sections += [_section(one, list(differing)) for one in alike]
+        sections += [_section(one, list(differing)) for one in settings]
     return "\n".join(filter(None, [study_tables(records), *sections]))
 
 
@@ -49,14 +42,11 @@ def pooled(pairs: Sequence[tuple[Arm, Arm]]) -> Estimate | None:
     """
     if not pairs or len({kept["asked"]["tasks_sha256"] for pair in pairs for kept, _ in pair}) != 1:
         return None
-    values, problems = [], []
-    for place, problem in enumerate(pairs[0][0][0]["problems"]):
-        rates = [tuple(_rate(kept["models"][model], place) for kept, model in pair) for pair in pairs]
-        known = [(before, after) for before, after in rates if before is not None and after is not None]
-        if len(known) == len(pairs):
-            values.append(sum(after - before for before, after in known) / len(known))
-            problems.append(str(problem))
-    return difference(values, problems)
+    gains = [
+        [None if a is None or b is None else a - b for b, a in zip(_rates(before), _rates(after), strict=True)]
+        for before, after in pairs
+    ]
+    return difference(*_means(gains, pairs[0][0][0]["problems"]))
 
 
 def pooled_rate(arms: Sequence[Arm]) -> Estimate | None:
@@ -70,18 +60,26 @@ def pooled_rate(arms: Sequence[Arm]) -> Estimate | None:
     """
     if len({kept["asked"]["tasks_sha256"] for kept, _ in arms}) != 1:
         return None
-    values, problems = [], []
-    for place, problem in enumerate(arms[0][0]["problems"]):
-        known = [one for kept, model in arms if (one := _rate(kept["models"][model], place)) is not None]
-        if len(known) == len(arms):
-            values.append(sum(known) / len(known))
-            problems.append(str(problem))
-    return rate(values, problems)
+    return rate(*_means([_rates(arm) for arm in arms], arms[0][0]["problems"]))
 
 
-def _rate(model: Mapping[str, Any], place: int) -> float | None:
-    graded = model["graded"][place]
-    return model["passed"][place] / graded if graded else None
+def _rates(arm: Arm) -> list[float | None]:
+    """pass@1 of each task; None where no answer has a verdict."""
+    kept, name = arm
+    model = kept["models"][name]
+    return [
+        passed / graded if graded else None for passed, graded in zip(model["passed"], model["graded"], strict=True)
+    ]
+
+
+def _means(seeds: Sequence[Sequence[float | None]], problems: Sequence[str]) -> tuple[list[float], list[str]]:
+    """The values of each task averaged over seeds, with its problem, where all seeds have one."""
+    whole = [
+        (sum(known) / len(known), str(problem))
+        for problem, values in zip(problems, zip(*seeds, strict=True), strict=True)
+        if len(known := [value for value in values if value is not None]) == len(values)
+    ]
+    return [value for value, _ in whole], [problem for _, problem in whole]
 
 
 def _section(records: Sequence[Mapping[str, Any]], told: Sequence[str] = ()) -> str:
@@ -152,14 +150,7 @@ def _machine(kept: Mapping[str, Any]) -> str:
 
 def study_tables(records: Sequence[Mapping[str, Any]]) -> str:
     """Recipes that differ in their reward alone, beside each other: a table for each group of two or more."""
-    alike: list[list[Mapping[str, Any]]] = []
-    for kept in records:
-        same = (one for one in alike if not changed_keys(_conditions(one[0]), _conditions(kept)))
-        if (known := next(same, None)) is None:
-            alike.append([kept])
-        else:
-            known.append(kept)
-    studies = [one for one in alike if len({kept["recipe"]["name"] for kept in one}) > 1]
+    studies = [one for one in alike(records, _conditions) if len({kept["recipe"]["name"] for kept in one}) > 1]
     return "\n".join(_study_table(one) for one in studies)
 
 

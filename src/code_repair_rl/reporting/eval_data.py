@@ -23,7 +23,7 @@ from code_repair_rl.evaluation import (
 )
 from code_repair_rl.reporting.curves import interval
 from code_repair_rl.reporting.packing import rounded
-from code_repair_rl.runs import RunDir, changed_keys
+from code_repair_rl.runs import RunDir, alike
 
 PAIRS = (("base", "sft"), ("sft", "grpo"), ("control", "grpo"), ("base", "grpo"))
 """What is compared with what, where evaluations of these names are there."""
@@ -152,7 +152,7 @@ def comparisons(
         for before, after in _pairs_of(list(results)):
             _try(found, notes, f"{prefix}{before} → {after}", [(results[before], results[after])])
     if len(runs) > 1:
-        for seeds in _by_recipe(reported):
+        for seeds in alike(reported, _but_the_seed):
             for before, after in PAIRS:
                 pooled = _different(
                     [run for run in seeds if before in run.results and after in run.results], before, after
@@ -169,16 +169,8 @@ def comparisons(
     return [_plain(title, one, adjusted.get(title)) for title, one in found.items()], notes
 
 
-def _by_recipe(reported: Sequence[Reported]) -> list[list[Reported]]:
-    """Runs that differ in the training seed alone."""
-    alike: list[list[Reported]] = []
-    for run in reported:
-        known = (one for one in alike if set(changed_keys(one[0].recipe, run.recipe)) <= {"seed", "threads"})
-        if (same := next(known, None)) is not None:
-            same.append(run)
-        else:
-            alike.append([run])
-    return alike
+def _but_the_seed(run: Reported) -> dict[str, Any]:
+    return {key: value for key, value in run.recipe.items() if key not in ("seed", "threads")}
 
 
 def _different(runs: Sequence[Reported], before: str, after: str) -> list[Reported]:

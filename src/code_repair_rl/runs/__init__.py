@@ -1,7 +1,8 @@
 """The run directory: layout, schemas, atomic writes, reading back, and how a run tells the world."""
 
 from code_repair_rl.runs.checkpoints import Checkpoint
-from code_repair_rl.runs.directory import FINISHED, RunDir, changed_keys
+from code_repair_rl.runs.differences import alike, changed_keys
+from code_repair_rl.runs.directory import FINISHED, RunDir
 from code_repair_rl.runs.listener import CompositeListener, RunListener, RunRecorder, SilentListener
 from code_repair_rl.runs.metrics import MetricsRow
 from code_repair_rl.runs.rows import RolloutRow, TestRecord, ToolCall, Turn, read_rows, write_rows
@@ -19,6 +20,7 @@ __all__ = [
     "TestRecord",
     "ToolCall",
     "Turn",
+    "alike",
     "changed_keys",
     "read_rows",
     "write_rows",

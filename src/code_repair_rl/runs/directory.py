@@ -29,15 +29,13 @@ from typing import Any
 from code_repair_rl.errors import BadInput, MachineryFailed
 from code_repair_rl.home import write_atomically
 from code_repair_rl.runs.checkpoints import Checkpoint, adopt_checkpoint, folder_name, list_checkpoints, new_checkpoint
+from code_repair_rl.runs.differences import changed_keys
 from code_repair_rl.runs.environment import describe_environment
 from code_repair_rl.runs.metrics import MetricsRow, append_metrics, read_metrics
 from code_repair_rl.runs.rows import RolloutRow, read_rows, write_rows
 
 FINISHED = "finished"
 """The status of a run that came to its end."""
-
-NOT_COMPARED_ON_RESUME = frozenset({"resume", "run_dir"})
-"""Recipe keys that say how a run is started rather than what it is."""
 
 _EVAL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _STEP_FILE = re.compile(r"step-(\d{6,})\.parquet")
@@ -355,20 +353,6 @@ class RunDir:
         """The names of all evaluations, oldest first."""
         paths = sorted((self.path / "eval").glob("*.json"), key=lambda p: (p.stat().st_mtime, p.name))
         return [path.stem for path in paths]
-
-
-def changed_keys(one: Mapping[str, Any], other: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """Dotted keys whose values differ, besides those that only say how a run is started."""
-    changed = []
-    for key in sorted({*one, *other}):
-        if not prefix and key in NOT_COMPARED_ON_RESUME:
-            continue
-        a, b = one.get(key), other.get(key)
-        if isinstance(a, Mapping) and isinstance(b, Mapping):
-            changed += changed_keys(a, b, f"{prefix}{key}.")
-        elif a != b:
-            changed.append(f"{prefix}{key}")
-    return changed
 
 
 def _recipe_text(recipe: Mapping[str, Any]) -> str:

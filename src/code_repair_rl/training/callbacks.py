@@ -11,6 +11,7 @@ from transformers import TrainerCallback
 
 from code_repair_rl.models import trim_heap
 from code_repair_rl.runs import RunDir, RunListener
+from code_repair_rl.training.together import Agree
 
 STEP_SECONDS = "time/step_seconds"
 """The metric that adds up to a run's training time, over kills and resumes."""
@@ -146,6 +147,16 @@ class Validate(TrainerCallback):  # type: ignore[misc]
             self._best = found
             self._keep()
             self._listener.on_metrics(step, {BEST: found})
+
+
+def of_every_step(
+    run: RunDir, listener: RunListener, renamed: Mapping[str, str], max_minutes: float | None, clock: StepClock
+) -> list[TrainerCallback]:
+    """What fine-tuning and reinforcement do beside each step, in this order: whoever acts on an end of the time comes
+    after all processes have agreed on it."""
+    return [
+        clock, TellListener(listener, renamed, clock), TimeBudget(run, max_minutes, clock), Agree(), TrimHeap(),
+    ]  # fmt: skip
 
 
 def _best_kept(run: RunDir) -> float:

@@ -28,7 +28,7 @@ from trl import GRPOConfig, GRPOTrainer
 from code_repair_rl.recipes import GrpoSection, LaunchSection, ModelSection
 from code_repair_rl.runs import RunDir, RunListener
 from code_repair_rl.training.batches import MicroBatch, drawn_tokens, micro_batches, tensors
-from code_repair_rl.training.callbacks import ROLLOUT_SECONDS, StepClock, TellListener, TimeBudget, TrimHeap, Validate
+from code_repair_rl.training.callbacks import ROLLOUT_SECONDS, StepClock, Validate, of_every_step
 from code_repair_rl.training.checkpointing import AtomicCheckpoints
 from code_repair_rl.training.collect import Collector, rollout_metrics
 from code_repair_rl.training.launch import add_checks, require_resumable, require_sampling, require_steps, save_whole
@@ -38,7 +38,6 @@ from code_repair_rl.training.settings import new_adapter, silence, trainer_argum
 from code_repair_rl.training.sft import model_path
 from code_repair_rl.training.shared_prefix import completion_logprobs
 from code_repair_rl.training.together import (
-    Agree,
     PartOfStep,
     figures_of_step,
     measured_once,
@@ -284,13 +283,7 @@ def train_grpo(
         train_dataset=Dataset.from_dict({"prompt": [""] * (groups_per_process * processes() * max(1, settings.steps))}),
         processing_class=tokenizer,
         peft_config=new_adapter(model_settings, model),
-        callbacks=[
-            clock,
-            TellListener(listener, _METRICS, clock),
-            TimeBudget(run, settings.max_minutes, clock),
-            Agree(),
-            TrimHeap(),
-        ],
+        callbacks=of_every_step(run, listener, _METRICS, settings.max_minutes, clock),
     )
     trainer.launch, trainer.clock = launch, clock
     trainer.push = None if launch.vllm is None else ServerPush(launch.vllm)

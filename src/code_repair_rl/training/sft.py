@@ -23,7 +23,7 @@ from code_repair_rl.recipes import LaunchSection, ModelSection, SftSection
 from code_repair_rl.runs import RunDir, RunListener
 from code_repair_rl.tasks import Task
 from code_repair_rl.tasks.prompts import messages, oracle_answer
-from code_repair_rl.training.callbacks import StepClock, TellListener, TimeBudget, TrimHeap, Validate
+from code_repair_rl.training.callbacks import StepClock, Validate, of_every_step
 from code_repair_rl.training.checkpointing import AtomicCheckpoints
 from code_repair_rl.training.launch import (
     add_checks,
@@ -36,7 +36,7 @@ from code_repair_rl.training.launch import (
 from code_repair_rl.training.reference import Reference, reference_for
 from code_repair_rl.training.settings import new_adapter, silence, trainer_arguments
 from code_repair_rl.training.shared_prefix import completion_logprobs
-from code_repair_rl.training.together import Agree, measured_once
+from code_repair_rl.training.together import measured_once
 
 _IGNORED = -100
 """The label that torch's cross-entropy leaves out."""
@@ -246,13 +246,7 @@ def train_sft(
         train_dataset=dataset,
         processing_class=tokenizer,
         peft_config=new_adapter(model_settings, model),
-        callbacks=[
-            clock,
-            TellListener(listener, _METRICS, clock),
-            TimeBudget(run, settings.max_minutes, clock),
-            Agree(),
-            TrimHeap(),
-        ],
+        callbacks=of_every_step(run, listener, _METRICS, settings.max_minutes, clock),
     )
     trainer.launch = launch
     keep = functools.partial(save_whole, trainer, tokenizer, model_path(run))

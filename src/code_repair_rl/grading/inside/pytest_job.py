@@ -132,9 +132,9 @@ def _run(payload: dict[str, Any], root: str, scratch: str, result: socket.socket
     _take_in(bytes(data), found)
     _, status, used = os.wait4(runner, 0)
     # The kernel ends with the same signal what has used up its processor time.
-    in_time = used.ru_utime + used.ru_stime < resource.getrlimit(resource.RLIMIT_CPU)[0] - 1
-    unlimited = resource.getrlimit(resource.RLIMIT_CPU)[0] == resource.RLIM_INFINITY
-    found["killed"] = os.waitstatus_to_exitcode(status) == -signal.SIGKILL and (in_time or unlimited)
+    most = resource.getrlimit(resource.RLIMIT_CPU)[0]
+    in_time = most == resource.RLIM_INFINITY or used.ru_utime + used.ru_stime < most - 1
+    found["killed"] = os.waitstatus_to_exitcode(status) == -signal.SIGKILL and in_time
 
 
 def _take_in(data: bytes, found: dict[str, Any]) -> None:
