@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import select
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -113,9 +116,55 @@ def test_signals_are_told_as_a_shell_tells_them(sandbox: Sandbox, code: str, sta
     assert (result.cause, result.exit_code) == (Cause.CRASHED, status)
 
 
-def test_a_job_that_kills_the_launcher_says_nothing_about_itself(sandbox: Sandbox) -> None:
-    result = python(sandbox, "import os, time; os.kill(os.getppid(), 9); time.sleep(5)")
-    assert result.cause is Cause.INFRASTRUCTURE and result.exit_code == -1 and result.error
+@pytest.mark.parametrize("whom", ["-1", "os.getppid()"])
+def test_a_job_cannot_end_the_process_that_reports_on_it(sandbox: Sandbox, whom: str) -> None:
+    code = f"""import os, signal
+open('x', 'w').write('kept')
+try:
+    os.kill({whom}, signal.SIGKILL)
+except ProcessLookupError:  # nobody else who could be killed
+    pass
+os._exit(5)"""
+    result = python(sandbox, code, collect=("x",))
+    assert (result.cause, result.exit_code, dict(result.files)) == (Cause.FINISHED, 5, {"x": b"kept"})
+
+
+def test_orphans_of_a_job_are_buried(sandbox: Sandbox) -> None:
+    code = """if True:
+        import os
+        for _ in range(200):
+            held, holds = os.pipe()
+            if os.fork() == 0:
+                if os.fork() == 0:
+                    while os.getppid() != 1:
+                        pass
+                os._exit(0)
+            os.wait()
+            os.close(holds)
+            os.read(held, 1)  # nothing, once the orphan is gone
+            os.close(held)
+        print("done")
+    """
+    result = python(sandbox, code, limits=Limits(processes=40))
+    assert result.stdout == b"done\n", result
+
+
+def test_a_jail_ends_with_the_process_that_made_it(sandbox: Sandbox, tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    pipe.chmod(0o666)
+    job = "out = open('/seen/pipe', 'wb', 0); out.write(b'up'); import time; time.sleep(600)"
+    program = (
+        "from code_repair_rl.sandbox import Job, select_backend\n"
+        f"select_backend().run(Job(argv=('python', '-S', '-c', {job!r}), read_only={{'/seen': {str(tmp_path)!r}}}))"
+    )
+    reading = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    with subprocess.Popen([sys.executable, "-c", program]) as maker:
+        assert select.select([reading], [], [], 60)[0] and os.read(reading, 2) == b"up"
+        maker.kill()
+    assert select.select([reading], [], [], 20)[0] and os.read(reading, 1) == b""
+    os.close(reading)
 
 
 def test_an_unknown_command_is_told_as_a_shell_tells_it(sandbox: Sandbox) -> None:

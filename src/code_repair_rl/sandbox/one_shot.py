@@ -304,7 +304,8 @@ class Bubblewrap(OneShot):
         try:
             layout = JailLayout(folder_bytes=job.limits.disk_bytes, read_only=read_only)
             line = [*jail_command(layout, seccomp_fd=seccomp, slot=slot)]
-            line.insert(1, "--die-with-parent")
+            # The kernel shields the first process from all others of its jail: no `kill -9 -1` ends the launcher.
+            line[1:1] = ["--die-with-parent", "--as-pid-1"]
             yield Place(
                 line,
                 JOB_FOLDER,

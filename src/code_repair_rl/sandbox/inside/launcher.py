@@ -31,7 +31,7 @@ def main() -> None:
     source = os.fdopen(_REQUEST, "rb", closefd=True)
     job = json.loads(source.readline())
     _drop_to(job["slot_uid"])
-    _make_undumpable()
+    _guard_itself()
     root = job["folder"]
     os.makedirs(root, exist_ok=True)
     _bring_in(root, job["entries"], source)
@@ -79,10 +79,13 @@ def _drop_to(uid: int | None) -> None:
     os.setresuid(uid, uid, uid)
 
 
-def _make_undumpable() -> None:
+def _guard_itself() -> None:
     import ctypes
 
-    ctypes.CDLL(None).prctl(4, 0, 0, 0, 0)  # PR_SET_DUMPABLE
+    prctl = ctypes.CDLL(None).prctl
+    prctl(4, 0, 0, 0, 0)  # PR_SET_DUMPABLE
+    if os.getpid() == 1:
+        prctl(1, signal.SIGKILL, 0, 0, 0)  # PR_SET_PDEATHSIG, which the change of user has cleared
 
 
 def _bring_in(root: str, entries: list[list[Any]], source: Any) -> None:
@@ -116,8 +119,8 @@ def _run(job: dict[str, Any], captured: list[int]) -> int | None:
                 os.waitpid(pid, 0)
                 return None
             signal.sigtimedwait({signal.SIGCHLD}, left)
-            ended, status = os.waitpid(pid, os.WNOHANG)
-            if ended:
+            status = _reaped(pid)
+            if status is not None:
                 return status
     try:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
@@ -140,6 +143,14 @@ def _run(job: dict[str, Any], captured: list[int]) -> int | None:
     except BaseException as error:
         os.write(2, f"launcher: {error!r}\n".encode())
         os._exit(126)
+
+
+def _reaped(pid: int) -> int | None:
+    """The wait status of `pid` if it has ended; the first process of a jail has all orphans of it to bury as well."""
+    while True:
+        ended, status = os.waitpid(-1, os.WNOHANG)
+        if ended in (0, pid):
+            return status if ended else None
 
 
 def _end_everyone_else() -> None:
