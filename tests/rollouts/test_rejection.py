@@ -262,6 +262,19 @@ def test_of_an_agents_conversation_the_last_answer_is_learnt(grader: Grader, tmp
     assert row.split == Split.TRAIN
 
 
+def test_an_answer_that_was_cut_off_is_not_learnt_though_a_later_one_passed(grader: Grader, tmp_path: Path) -> None:
+    run = RunDir.create(tmp_path / "run", {"name": "rollout"}, resume=False)
+    long = "I think. " * 60
+    sampled(run, grader, ScriptedEngine(lambda p, n: edit(p, "+") if "cut off" in p else long), RepairLoop())
+    kept = chosen(list(run.all_rollouts()), Choice(learn="all")).kept[0]
+    row = next(row for row in run.all_rollouts() if row.task_id == kept.task_id)
+    assert row.turns is not None
+    assert [turn.finish_reason for turn in row.turns] == ["length", "", "stop"]
+    assert [message.get("learn") for message in kept.messages] == [None, None, False, None, True]
+    assert kept.learnt == row.uncut
+    assert sum(kept.learnt) == row.turns[2].end - row.turns[2].start < row.sampled_tokens
+
+
 def test_tool_calls_go_along(rows: list[RolloutRow]) -> None:
     row = next(row for row in rows if row.passed)
     turns = (

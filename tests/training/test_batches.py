@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from code_repair_rl.runs import RolloutRow
-from code_repair_rl.training.batches import micro_batches, tensors
+from code_repair_rl.runs import RolloutRow, Turn
+from code_repair_rl.training.batches import drawn_tokens, micro_batches, tensors
 
 
 def row(group: int, sample: int, advantage: float | None, tokens: int = 3) -> RolloutRow:
@@ -122,6 +122,20 @@ def test_tensors_are_padded_outside_of_prompt_and_completion() -> None:
     assert found["old_per_token_logps"][0].tolist() == [-0.5, -0.5, 0.0, 0.0]
     assert found["tool_mask"].tolist() == [[1, 1, 0, 0], [1] * 4]
     assert found["advantages"].tolist() == [0.5, -0.5]
+
+
+def test_of_an_answer_that_was_cut_off_no_token_carries_a_loss() -> None:
+    cut = dataclasses.replace(row(0, 0, 0.5, tokens=4), finish_reason="length")
+    assert (drawn_tokens([cut], True), drawn_tokens([cut], False)) == (0, 4)
+    turns = tuple(
+        Turn(role="assistant", text="", start=start, end=start + 2, finish_reason=reason)
+        for start, reason in ((0, "length"), (3, "stop"))
+    )
+    several = dataclasses.replace(row(0, 1, 0.5, tokens=5), turns=turns, sampled=(True, True, False, True, True))
+    assert several.uncut == (False, False, False, True, True)
+    assert drawn_tokens([cut, several], True) == 2
+    older = dataclasses.replace(several, turns=tuple(dataclasses.replace(t, finish_reason="") for t in turns))
+    assert older.uncut == several.sampled
 
 
 def test_tokens_of_the_environment_are_marked() -> None:

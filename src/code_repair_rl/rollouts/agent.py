@@ -91,7 +91,17 @@ def recorded_turns(episode: Episode) -> tuple[RecordedTurn, ...] | None:
                 place = stop
         stop = place + len(turn.token_ids)
         calls = _calls(episode.messages[answers[number]]) if number < len(answers) else ()
-        found.append(RecordedTurn(role="assistant", text=turn.text, start=place, end=stop, tool_calls=calls))
+        found.append(
+            RecordedTurn(
+                role="assistant",
+                text=turn.text,
+                start=place,
+                end=stop,
+                tool_calls=calls,
+                finish_reason=turn.finish_reason.value,
+                weights_version=turn.weights_version,
+            )
+        )
         place = stop
     return tuple(found)
 

@@ -220,7 +220,7 @@ def _said(row: RolloutRow, learn: str) -> list[dict[str, Any]]:
     for number, turn in enumerate(row.turns[: last + 1]):
         message: dict[str, Any] = {"role": turn.role, "content": turn.text}
         if turn.role == "assistant":
-            message["learn"] = learn == "all" or number == last
+            message["learn"] = turn.finish_reason != "length" and (learn == "all" or number == last)
         if turn.tool_calls:
             message["tool_calls"] = [
                 {"id": call.call_id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
@@ -233,7 +233,7 @@ def _said(row: RolloutRow, learn: str) -> list[dict[str, Any]]:
 
 
 def _learnt(row: RolloutRow, learn: str) -> tuple[bool, ...]:
-    drawn = row.sampled or (True,) * len(row.token_ids)
+    drawn = row.uncut
     if learn == "all" or row.turns is None:
         return drawn
     last = [turn for turn in row.turns if turn.role == "assistant"][-1]

@@ -17,11 +17,12 @@ from code_repair_rl.home import write_atomically
 if TYPE_CHECKING:
     import pyarrow as pa
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 """Written into every file's metadata under `crrl_schema_version`; raised when columns are added or change their
-meaning. Version 1 had no `turns`, version 2 nothing of `opening`, `ending_note` and `agent_counts`."""
+meaning. Version 1 had no `turns`, version 2 nothing of `opening`, `ending_note` and `agent_counts`, version 3 neither
+`finish_reason` nor `weights_version` of a turn."""
 
-READABLE_VERSIONS = ("1", "2", "3")
+READABLE_VERSIONS = ("1", "2", "3", "4")
 
 _VERSION_KEY = b"crrl_schema_version"
 _MAPS = ("reward_terms", "files_before", "files_after", "agent_counts")
@@ -64,6 +65,10 @@ class Turn:
     """What an assistant's turn asked for."""
     call_id: str = ""
     """Which call a tool's turn answers."""
+    finish_reason: str = ""
+    """`stop` or `length`, of an assistant's turn; empty in files written before it was recorded."""
+    weights_version: int = 0
+    """Of an assistant's turn: how often the policy had been updated when it was sampled."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,6 +148,19 @@ class RolloutRow:
     def sampled_tokens(self) -> int:
         """How many of the tokens the model drew."""
         return sum(self.sampled) if self.sampled else len(self.token_ids)
+
+    @property
+    def uncut(self) -> tuple[bool, ...]:
+        """For each token of `token_ids` whether the model drew it, in an answer that was not cut off by the limit."""
+        drawn = self.sampled or (True,) * len(self.token_ids)
+        cut = [
+            (turn.start, turn.end)
+            for turn in self.turns or ()
+            if turn.role == "assistant" and (turn.finish_reason or self.finish_reason) != "stop"
+        ]
+        if self.turns is None and self.finish_reason != "stop":
+            cut = [(0, len(drawn))]
+        return tuple(mark and not any(a <= place < b for a, b in cut) for place, mark in enumerate(drawn))
 
 
 @functools.cache

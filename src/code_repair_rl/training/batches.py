@@ -98,7 +98,7 @@ def micro_batches(
 
 def drawn_tokens(rows: Sequence[RolloutRow], mask_truncated: bool) -> int:
     """Drawn tokens that carry a loss."""
-    return sum(row.sampled_tokens for row in rows if not mask_truncated or row.finish_reason == "stop")
+    return sum(sum(row.uncut) if mask_truncated else row.sampled_tokens for row in rows)
 
 
 def _pieces(group: Sequence[RolloutRow], most_tokens: int) -> list[list[RolloutRow]]:

@@ -141,8 +141,9 @@ class RepairGRPOTrainer(AtomicCheckpoints, GRPOTrainer):  # type: ignore[misc]
             return {}
         inputs: dict[str, Any] = tensors(batch.rows, self._tokenizer.pad_token_id, self.accelerator.device)
         if self.mask_truncated_completions:
-            stopped = [row.finish_reason == "stop" for row in batch.rows]
-            inputs["completion_mask"] *= torch.tensor(stopped, device=self.accelerator.device)[:, None]
+            uncut = [torch.tensor(row.uncut, device=self.accelerator.device) for row in batch.rows]
+            inputs["tool_mask"] *= torch.nn.utils.rnn.pad_sequence(uncut, batch_first=True)
+            inputs["completion_mask"] *= inputs["tool_mask"].any(dim=1, keepdim=True)  # else it would be computed
         inputs["part_of_step"] = part
         inputs["num_items_in_batch"] = torch.tensor(batch.step_tokens, device=self.accelerator.device)
         scale = batch.token_scale if self.loss_type in _MEAN_OVER_TOKENS else batch.loss_scale
