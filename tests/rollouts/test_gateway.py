@@ -7,6 +7,7 @@ import json
 import socket
 import time
 import tracemalloc
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -21,8 +22,10 @@ from code_repair_rl.rollouts.completion import PromptTooLong
 from code_repair_rl.rollouts.episode import Ending, Turn
 from code_repair_rl.rollouts.gateway import Gateway
 from code_repair_rl.rollouts.local import LocalEngine
+from code_repair_rl.rollouts.remote import RemoteEngine
 from code_repair_rl.rollouts.scripted import ScriptedEngine
 from code_repair_rl.rollouts.sessions import Choice, Session, SessionLimits
+from tests.rollouts.chat_server import chat_server, completion
 
 USER = {"role": "user", "content": "hello"}
 TOOL = {"type": "function", "function": {"name": "bash", "parameters": {"type": "object"}}}
@@ -257,6 +260,66 @@ def test_of_a_batch_that_fails_only_the_request_that_it_fails_for_is_lost() -> N
         codes = [one.result().status_code for one in work]
     assert [code == 200 for code in codes] == [True, False, True, True]
     assert [bool(session.failure) for session in sessions] == [False, True, False, False]
+
+
+def test_a_failed_batch_is_let_go_before_its_requests_are_tried_one_by_one() -> None:
+    class Cache:
+        """Stands for what a batch allocates."""
+
+    held: list[weakref.ref[Cache]] = []
+    alive: list[int] = []
+
+    class Small(ScriptedEngine):
+        def generate_each(self, prompts: Any, counts: Any, *more: Any, **others: Any) -> list[list[Completion]]:
+            alive.append(sum(one() is not None for one in held))
+            cache = Cache()
+            held.append(weakref.ref(cache))
+            if len(prompts) > 1:
+                raise RuntimeError("out of memory")
+            return super().generate_each(prompts, counts, *more, **others)
+
+    with Gateway(Small(["fine"])) as gateway, ThreadPoolExecutor(2) as pool:
+        sessions = [gateway.open_session() for _ in range(2)]
+        work = [pool.submit(post, gateway, one, {"messages": [USER]}) for one in sessions]
+        gateway.serve_while(work)
+        assert [one.result().status_code for one in work] == [200, 200]
+    assert len(alive) >= 3 and not any(alive)
+
+
+def test_where_the_server_was_away_every_session_has_lost_time() -> None:
+    class Away(ScriptedEngine):
+        retries = 0
+
+        def generate_each(self, *asked: Any, **more: Any) -> list[list[Completion]]:
+            self.retries += self.requests_seen > 0
+            self.requests_seen += 1
+            return super().generate_each(*asked, **more)
+
+        requests_seen = 0
+
+    with Gateway(Away(["fine"])) as gateway:
+        one, other = gateway.open_session(), gateway.open_session()
+        served(gateway, lambda: post(gateway, one, {"messages": [USER]}))
+        assert not one.delayed
+        served(gateway, lambda: post(gateway, one, {"messages": [USER]}))
+        assert one.delayed and other.delayed
+
+
+def test_what_a_server_behind_us_does_not_tell_is_null() -> None:
+    reply = completion("a\ud800b", tokens=2)
+    with chat_server(lambda body, number: reply) as (endpoint, _), Gateway(RemoteEngine(endpoint, "m")) as gateway:
+        session = gateway.open_session()
+        body = {"messages": [USER], "logprobs": True}
+        answers = [
+            served(gateway, lambda more=more: post(gateway, session, {**body, **more}))  # type: ignore[misc]
+            for more in ({}, {"stream": True})
+        ]
+    assert [one.status_code for one in answers] == [200, 200]
+    choice = answers[0].json()["choices"][0]
+    assert choice["message"]["content"] == "a?b"
+    assert [token["logprob"] for token in choice["logprobs"]["content"]] == [None, None]
+    assert answers[0].json()["usage"]["prompt_tokens"] == 0
+    assert "NaN" not in answers[1].text
 
 
 def test_a_prompt_that_a_server_finds_too_long_ends_the_session_as_a_full_context_does() -> None:

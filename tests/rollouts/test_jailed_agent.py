@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 import threading
@@ -286,6 +287,43 @@ def test_what_cannot_be_read_back_beside_a_repair_costs_it_nothing(grader: Grade
     (one,) = attempted(grader, [run(f"{FIX}; {beside}"), run("true")])
     assert one.verdict.score == 1.0
     assert "left out" in episode_of(one).evidence
+
+
+def test_what_was_left_out_is_named_however_much_the_agent_says(grader: Grader) -> None:
+    class Talkative:
+        name, python_module = "talkative", None
+
+        def launch(self, task: str, endpoint: Endpoint, python: str) -> Launch:
+            launch = shell_loop().launch(task, endpoint, python)
+            told = [*launch.argv[:-1], launch.argv[-1]]
+            return dataclasses.replace(launch, argv=("sh", "-c", 'seq 3000; exec "$@"', "sh", *told))
+
+    (one,) = attempted(grader, [run(f"{FIX}; ln -s cart.py shop/link.py"), run("true")], program=Talkative())
+    note = episode_of(one).evidence
+    assert "shop/link.py could not be read back" in note and "3000" in note and len(note) <= 2001
+
+
+def test_a_time_that_ran_out_while_the_server_was_away_is_our_fault(grader: Grader) -> None:
+    class Away(ScriptedEngine):
+        retries = 0
+
+        def generate_each(self, *asked: Any, **more: Any) -> Any:
+            self.retries += 1
+            return super().generate_each(*asked, **more)
+
+    found = ask(
+        Away(in_turn(run(FIX), run("sleep 100"))), grader, [task()], hint="failing-call", completions_per_task=1,
+        sampling=Sampling(1.0, 400, 3), agent=JailedAgent(shell_loop(), deadline_seconds=6.0),
+    )  # fmt: skip
+    episode = episode_of(found[0][0])
+    assert (episode.ending, found[0][0].verdict.score) == (Ending.INFRASTRUCTURE, None)
+    assert "was away" in episode.evidence
+
+
+def test_a_command_that_kills_all_there_is_ends_the_attempt_and_not_its_record(grader: Grader) -> None:
+    (one,) = attempted(grader, [run(f"{FIX}; kill -9 -1"), run("true")])
+    assert episode_of(one).ending is not Ending.INFRASTRUCTURE
+    assert one.verdict.score == 1.0
 
 
 def test_a_file_that_became_a_link_counts_as_it_was(grader: Grader) -> None:

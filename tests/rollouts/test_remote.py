@@ -14,7 +14,7 @@ import pytest
 
 from code_repair_rl.errors import BadInput, MachineryFailed
 from code_repair_rl.rollouts import Engine, FinishReason, Sampling
-from code_repair_rl.rollouts.completion import Message
+from code_repair_rl.rollouts.completion import Message, PromptTooLong
 from code_repair_rl.rollouts.gateway import Gateway
 from code_repair_rl.rollouts.remote import UNKNOWN_TOKEN, RemoteEngine, key_from_environment
 from code_repair_rl.rollouts.scripted import ScriptedEngine
@@ -79,12 +79,15 @@ def test_what_may_pass_is_tried_again_after_growing_pauses() -> None:
             failure(503, "loading"),
             failure(429, "slow down", Retry_After="7"),
             (200, {}, b"<html>"),
+            (200, {"Transfer_Encoding": "chunked"}, b"9\r\ncut"),
+            (502, {"Transfer_Encoding": "chunked"}, b"9\r\ncut"),
             completion("at last"),
         )[number]
 
     with chat_server(reply) as (endpoint, _):
-        ((one,),) = ask(RemoteEngine(endpoint, "m", pause=pauses.append))
-    assert one.text == "at last"
+        engine = RemoteEngine(endpoint, "m", pause=pauses.append)
+        ((one,),) = ask(engine)
+    assert (one.text, engine.retries, len(pauses)) == ("at last", 5, 5)
     assert 0.75 <= pauses[0] <= 1.25
     assert pauses[1] == 7
     assert 3 <= pauses[2] <= 5
@@ -113,6 +116,21 @@ def test_a_refusal_is_the_users_to_mend_and_is_not_repeated(status: int, mend: s
             ask(RemoteEngine(where, "m", api_key="k"))
         assert len(asked.bodies) == 1
     assert mend is None or mend in str(caught.value)
+
+
+def test_a_prompt_that_is_too_long_for_the_server_costs_the_others_nothing() -> None:
+    def reply(body: dict[str, Any], number: int) -> Reply:
+        long = "1" in body["messages"][-1]["content"]
+        return failure(400, "maximum context length is 9 tokens") if long else completion("fine")
+
+    with chat_server(reply) as (endpoint, _):
+        engine = RemoteEngine(endpoint, "m")
+        prompts = [engine.encode([{"role": "user", "content": f"prompt {number}"}]) for number in range(3)]
+        found = [one for (one,) in engine.generate(prompts, completions_per_prompt=1, sampling=SAMPLING)]
+        with pytest.raises(PromptTooLong):
+            engine.generate_each(prompts, [1] * 3, SAMPLING)
+    assert [one.text for one in found] == ["fine", "", "fine"]
+    assert (found[1].token_ids, found[1].finish_reason) == ((), FinishReason.LENGTH)
 
 
 def test_parameters_that_a_server_does_not_know_are_left_out_from_then_on() -> None:

@@ -12,10 +12,12 @@ from code_repair_rl.rollouts.ask import Answer, ask, row_of
 from code_repair_rl.rollouts.chat_format import TemplateFormat
 from code_repair_rl.rollouts.episode import Ending, Episode
 from code_repair_rl.rollouts.local import LocalEngine
+from code_repair_rl.rollouts.remote import RemoteEngine
 from code_repair_rl.rollouts.repair_loop import RepairLoop, shortened
 from code_repair_rl.rollouts.scripted import ScriptedEngine
 from code_repair_rl.runs import RolloutRow
 from code_repair_rl.tasks import Example, FunctionTests, Kind, Origin, RepositoryTests, Split, Task
+from tests.rollouts.chat_server import Reply, chat_server, completion, failure
 
 SAMPLING = Sampling(temperature=1.0, max_new_tokens=200, seed=3)
 
@@ -177,6 +179,21 @@ def test_a_full_context_ends_the_attempt_and_what_was_done_is_graded(grader: Gra
         assert 1 <= len(answer.episode.turns) < 9
         assert answer.verdict.score == 0.0
         assert answer.episode.messages[-1]["role"] == "assistant"
+
+
+def test_a_conversation_that_is_too_long_for_a_server_ends_and_what_was_done_is_graded(grader: Grader) -> None:
+    def reply(body: dict[str, object], number: int) -> Reply:
+        long = len(body["messages"]) > 2  # type: ignore[arg-type]
+        return failure(400, "maximum context length is 9 tokens") if long else completion(edit("x", "x + 1"))
+
+    with chat_server(reply) as (endpoint, _):
+        ((answer,),) = ask(
+            RemoteEngine(endpoint, "m"), grader, [double()], hint="none", completions_per_task=1, sampling=SAMPLING,
+            agent=RepairLoop(),
+        )  # fmt: skip
+    assert answer.episode is not None
+    assert (answer.episode.ending, len(answer.episode.turns)) == (Ending.CONTEXT_FULL, 1)
+    assert answer.verdict.score == 0.0 and answer.verdict.applied
 
 
 def test_a_failure_of_ours_has_no_verdict(grader: Grader) -> None:

@@ -192,6 +192,12 @@ def test_a_stop_text_ends_text_and_tokens(chat: ChatFormat) -> None:
     assert prepared.known == 2 and prepared.new_ids[0] in (256, 2), "the end of the turn is put in"
 
 
+def test_of_overlapping_stop_texts_the_one_that_is_complete_first_ends_the_answer(chat: ChatFormat) -> None:
+    session = Session("s", chat, Sampling())
+    choice = answer(session, chat, [USER], ids_of(chat, "aXYbcd"), stops=["XYbcd", "Y"])[0]
+    assert (choice.message["content"], chat.decode(choice.turn.token_ids)) == ("aX", "aXY")
+
+
 def test_turns_and_context_end_a_session_and_say_so(chat: ChatFormat) -> None:
     session = Session("s", chat, Sampling(), SessionLimits(max_turns=1))
     answer(session, chat, [USER], ids_of(chat, "one"))

@@ -24,7 +24,7 @@ import socket
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -71,6 +71,7 @@ class Answered:
 
     choices: tuple[Choice, ...]
     prompt_tokens: int
+    """0 where the engine tells none."""
 
 
 @dataclass(eq=False, slots=True)
@@ -137,6 +138,8 @@ class Gateway:
         self._waiting: queue.SimpleQueue[_Pending | None] = queue.SimpleQueue()
         self._held: _Pending | None = None
         self._lock = threading.Lock()
+        self._sampling = threading.Lock()
+        """Held while the engine samples."""
         self._server: Any = None
         self._thread: threading.Thread | None = None
         self._folder: Path | None = None
@@ -324,26 +327,12 @@ class Gateway:
 
     def _sample(self, group: Sequence[tuple[_Pending, Prepared]]) -> None:
         """Answer requests of one temperature and length together; where that fails, find out which of them it was."""
-        try:
-            found = self._sampler.generate_each(
-                [prepared.prompt_ids for _, prepared in group],
-                [pending.request.choices for pending, _ in group],
-                replace(group[0][0].session.sampling, max_new_tokens=group[0][1].max_new_tokens),
-                [prepared.seed for _, prepared in group],
-            )
-        except Exception as error:
-            if len(group) > 1 and not isinstance(error, MachineryFailed):
-                for one in group:
-                    self._sample([one])
-                return
-            if isinstance(error, PromptTooLong):
-                ((pending, _),) = group
-                _deliver(pending, _refusal(pending.session.fill(error.what), pending.session))
-                return
-            _log.exception("the engine failed")
-            for pending, _ in group:
-                pending.session.fail(f"the engine failed: {error}")
-                _deliver(pending, _refusal(error, pending.session))
+        found = self._completions(group)
+        if found is None:  # out here, nothing holds what the failed batch had allocated
+            for one in group:
+                self._sample([one])
+            return
+        if not found:
             return
         version = int(getattr(self.engine, "weights_version", 0))
         for (pending, prepared), completions in zip(group, found, strict=True):
@@ -355,7 +344,50 @@ class Gateway:
                 _deliver(pending, _refusal(error, pending.session))
                 continue
             self.requests += 1
-            _deliver(pending, Answered(tuple(choices), len(prepared.prompt_ids)))
+            _deliver(pending, Answered(tuple(choices), len(completions[0].prompt_ids)))
+
+    def _completions(self, group: Sequence[tuple[_Pending, Prepared]]) -> list[list[Completion]] | None:
+        """What the engine samples; empty where that failed and everybody was told, None where each had better ask by
+        itself."""
+        sampling = replace(group[0][0].session.sampling, max_new_tokens=group[0][1].max_new_tokens)
+        try:
+            with self._sampling, self._noting_delays():
+                return self._sampler.generate_each(
+                    [prepared.prompt_ids for _, prepared in group],
+                    [pending.request.choices for pending, _ in group],
+                    sampling,
+                    [prepared.seed for _, prepared in group],
+                )
+        except Exception as error:
+            if len(group) > 1 and not isinstance(error, MachineryFailed):
+                return None
+            if isinstance(error, PromptTooLong):
+                ((pending, _),) = group
+                _deliver(pending, _refusal(pending.session.fill(error.what), pending.session))
+                return []
+            _log.exception("the engine failed")
+            for pending, _ in group:
+                pending.session.fail(f"the engine failed: {error}")
+                _deliver(pending, _refusal(error, pending.session))
+            return []
+
+    @contextlib.contextmanager
+    def _noting_delays(self) -> Iterator[None]:
+        """Where the model's server had to be asked again, all sessions have lost time that was not theirs."""
+        before = getattr(self.engine, "retries", 0)
+        try:
+            yield
+        finally:
+            if getattr(self.engine, "retries", 0) > before:
+                with self._lock:
+                    for session in self._sessions.values():
+                        session.delayed = True
+
+    def await_batch(self) -> None:
+        """Wait until the batch that is being sampled, if any, has come to its end and left its traces in the
+        sessions."""
+        with self._sampling:
+            pass
 
 
 def path_of(session: Session) -> str:

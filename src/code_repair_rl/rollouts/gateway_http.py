@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import time
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
@@ -124,7 +125,13 @@ def _logprobs(choice: Choice) -> dict[str, Any]:
     """Of the sampled tokens; a token's text cannot always be told on its own, its id can."""
     pairs = zip(choice.turn.token_ids, choice.turn.logprobs, strict=True)
     tokens: list[dict[str, Any]] = [
-        {"token": f"token_id:{t}", "logprob": logprob, "bytes": None, "top_logprobs": []} for t, logprob in pairs
+        {
+            "token": f"token_id:{t}",
+            "logprob": logprob if math.isfinite(logprob) else None,  # a server that is passed on may tell none
+            "bytes": None,
+            "top_logprobs": [],
+        }
+        for t, logprob in pairs
     ]
     return {"content": tokens, "refusal": None}
 

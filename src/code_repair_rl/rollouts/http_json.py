@@ -3,14 +3,20 @@ carry a key along."""
 
 from __future__ import annotations
 
+import http.client
 import json
+import random
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
-from typing import Any
+from typing import Any, TypeVar
+
+from code_repair_rl.errors import MachineryFailed
+
+_T = TypeVar("_T")
 
 RETRIED = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 """HTTP statuses after which the same request may succeed later (529: overloaded)."""
@@ -40,6 +46,54 @@ class Later(Exception):  # noqa: N818 - a value that is thrown
         self.after_seconds = after_seconds
 
 
+@dataclass(slots=True)
+class Patience:
+    """How often an exchange that failed is tried again, and what waits in between: a second, doubling up to a minute,
+    or as long as the server says."""
+
+    attempts: int
+    pause: Callable[[float], object]
+    """Given seconds."""
+    retries: int = 0
+    """How many exchanges had to be repeated so far."""
+
+    def insist(
+        self,
+        send: Callable[[], _T],
+        *,
+        seed: int | str,
+        what: str,
+        where: str,
+        mend: str,
+        stopped: Callable[[], bool] = lambda: False,
+    ) -> _T:
+        """What `send` gives, as soon as it does not raise `Later`.
+
+        Args:
+            send: one exchange; what else it raises goes on to the caller.
+            seed: of the pauses, which are spread, so that many that failed together do not come back together.
+            what: was asked for, `where` of whom, and the `mend`: for the error.
+            stopped: asked before each attempt whether it is still wanted.
+
+        Raises:
+            MachineryFailed: no attempt succeeded.
+        """
+        pauses = random.Random(seed)
+        problem = "nothing was sent"
+        for attempt in range(self.attempts):
+            if stopped():
+                break
+            try:
+                return send()
+            except Later as later:
+                problem = later.problem
+                if attempt + 1 < self.attempts:
+                    self.retries += 1
+                    doubling = min(LONGEST_PAUSE_SECONDS, 2.0**attempt) * (0.75 + pauses.random() / 2)
+                    self.pause(doubling if later.after_seconds is None else later.after_seconds)
+        raise MachineryFailed(f"{what} after {self.attempts} attempts; the last: {problem}", where=where, mend=mend)
+
+
 def opener_for(address: str) -> urllib.request.OpenerDirector:
     """An opener without redirections, and without a proxy where the address is this machine."""
     handlers: list[urllib.request.BaseHandler] = [_NoRedirects()]
@@ -64,14 +118,15 @@ def exchange(
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(url, data=data, headers=dict(headers), method="GET" if body is None else "POST")
     try:
-        with opener.open(request, timeout=timeout_seconds) as response:
-            raw = response.read(_LONGEST_ANSWER_BYTES)
-    except urllib.error.HTTPError as error:
-        message = message_of(error.read(65536))
-        if error.code in RETRIED:
-            raise Later(f"{error.code} {message}", retry_after(error.headers.get("Retry-After"))) from None
-        raise Refused(error.code, message) from None
-    except (OSError, ValueError) as error:  # refused, reset, timed out, cut off
+        try:
+            with opener.open(request, timeout=timeout_seconds) as response:
+                raw = response.read(_LONGEST_ANSWER_BYTES)
+        except urllib.error.HTTPError as error:
+            message = message_of(error.read(65536))
+            if error.code in RETRIED:
+                raise Later(f"{error.code} {message}", retry_after(error.headers.get("Retry-After"))) from None
+            raise Refused(error.code, message) from None
+    except (OSError, ValueError, http.client.HTTPException) as error:  # refused, reset, timed out, cut off
         raise Later(f"{type(error).__name__}: {getattr(error, 'reason', error)}") from None
     if not raw.strip():
         return None

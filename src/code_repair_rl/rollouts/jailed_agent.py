@@ -142,6 +142,8 @@ class JailedAgent:
             session = gateway.open_session(seed=seed, limits=SessionLimits(self.max_turns, self.context_tokens))
             try:
                 result = jail.sandbox.run(self._job(gateway, session, jail, task, hint), stop=jail.stop)
+                if result.cause is Cause.TIMEOUT:
+                    gateway.await_batch()  # it knows whether the time was the model's to lose
             except (CrrlError, OSError) as error:
                 result = JobResult(-1, b"", b"", 0.0, Cause.INFRASTRUCTURE, error=str(error))
             finally:
@@ -232,7 +234,8 @@ def _episode_of(task: Task, session: Session, result: JobResult, wall_seconds: f
         if result.cause is not Cause.FINISHED and not result.files:  # killed from outside: nobody could read it back
             after, unreadable = dict(task.files), ["the work copy was lost"]
         patch, notes = _patch(task, after)
-        evidence = "\n".join([*notes, *unreadable, evidence])
+        left_out = "\n".join([*notes, *unreadable])[:_EVIDENCE_CHARACTERS]
+        evidence = f"{left_out}\n{evidence[-max(1, _EVIDENCE_CHARACTERS - len(left_out)) :]}" if left_out else evidence
         if ending is Ending.FINISHED and dict(task.files) == after:
             ending = Ending.NO_DIFF
     return Episode(
@@ -248,7 +251,7 @@ def _episode_of(task: Task, session: Session, result: JobResult, wall_seconds: f
         rewrites=session.rewrites,
         broken_tool_calls=session.broken_tool_calls,
         wall_seconds=wall_seconds,
-        evidence=evidence[-_EVIDENCE_CHARACTERS:],
+        evidence=evidence,
     )
 
 
@@ -281,6 +284,8 @@ def _ending(session: Session, result: JobResult, *, answered: bool) -> tuple[End
         # Nothing that the policy did: the agent is not installed well, or never came to ask.
         return Ending.INFRASTRUCTURE, f"the agent ended ({result.cause}) without an answer of the model: {said}"
     if result.cause is Cause.TIMEOUT:
+        if session.delayed:
+            return Ending.INFRASTRUCTURE, f"the model's server was away for a while, until the time was up: {said}"
         return Ending.OUT_OF_TIME, said
     if result.cause in (Cause.OUT_OF_MEMORY, Cause.OUTPUT_LIMIT):
         return Ending.OVER_LIMITS, f"{result.cause}: {said}"

@@ -70,7 +70,7 @@ class LocalEngine:
         """Whether the packed loop serves; None until it has been tried."""
         self.weights_version = 0
         """How often `refresh` was called: answers with the same number come from the same weights."""
-        self.stop_ids = _stop_ids(model, tokenizer)
+        self.stop_ids = stop_ids(model, tokenizer)
 
     @property
     def max_rows(self) -> int:
@@ -183,7 +183,7 @@ class LocalEngine:
         )
 
 
-def _stop_ids(model: nn.Module, tokenizer: Any) -> tuple[int, ...]:
+def stop_ids(model: nn.Module, tokenizer: Any) -> tuple[int, ...]:
     """End-of-turn tokens: the tokenizer's and those of the model's generation settings."""
     found: set[int] = set()
     settings = getattr(unwrapped(model), "generation_config", None)

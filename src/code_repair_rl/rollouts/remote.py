@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import math
 import os
-import random
 import re
 import threading
 import urllib.parse
@@ -20,10 +20,12 @@ from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
-from code_repair_rl.errors import BadInput, MachineryFailed
+from code_repair_rl.errors import BadInput
 from code_repair_rl.rollouts.completion import Completion, FinishReason, Message, PromptTooLong, Sampling
-from code_repair_rl.rollouts.http_json import LONGEST_PAUSE_SECONDS, Later, Refused, exchange, is_loopback, opener_for
+from code_repair_rl.rollouts.http_json import Later, Patience, Refused, exchange, is_loopback, opener_for
 from code_repair_rl.rollouts.tool_calls import written_call
+
+_log = logging.getLogger(__name__)
 
 UNKNOWN_TOKEN = -1
 """Stands for a token whose id the server does not tell, so that lengths are right all the same."""
@@ -87,9 +89,9 @@ class RemoteEngine:
         self._headers = {"Content-Type": "application/json", "Accept": "application/json"}
         if api_key:
             self._headers["Authorization"] = f"Bearer {api_key}"
-        self._concurrency, self._attempts, self._timeout_seconds = concurrency, attempts, timeout_seconds
+        self._concurrency, self._timeout_seconds = concurrency, timeout_seconds
         self._stopping = threading.Event()
-        self._pause = pause or self._stopping.wait
+        self._patience = Patience(attempts, pause or self._stopping.wait)
         self._opener = opener_for(self.address)
         self._lock = threading.Lock()
         self._left_out: set[str] = set()
@@ -112,6 +114,11 @@ class RemoteEngine:
         whole = {"messages": plain, "tools": [dict(tool) for tool in tools]} if tools else plain
         return tuple(json.dumps(whole, ensure_ascii=False).encode())
 
+    @property
+    def retries(self) -> int:
+        """How many requests had to be repeated so far."""
+        return self._patience.retries
+
     def refresh(self) -> None:
         """The weights are the server's."""
 
@@ -120,8 +127,11 @@ class RemoteEngine:
     ) -> list[list[Completion]]:
         """For each prompt (from `encode`) that many completions, in the order of the prompts.
 
+        A prompt that the server finds too long gets empty ones, cut off before their first token: which prompts fit is
+        known there only, and one that does not must not cost the others their answers.
+
         Raises:
-            BadInput: the server refuses the request (wrong key, no such model, too long a prompt).
+            BadInput: the server refuses the request (wrong key, no such model).
             MachineryFailed: it cannot be reached, or answers nonsense, after all attempts. What it answered until
                 then is in the journal.
         """
@@ -129,7 +139,7 @@ class RemoteEngine:
             [_request_seed(sampling.seed, number, place) for place in range(completions_per_prompt)]
             for number in range(len(prompts))
         ]
-        return self._all(prompts, seeds, sampling)
+        return self._all(prompts, seeds, sampling, if_too_long=Completion((), (), (), "", FinishReason.LENGTH))
 
     def generate_each(
         self,
@@ -141,20 +151,29 @@ class RemoteEngine:
         """As `generate`, for prompts of `encode` or `conversation`, with a number of completions and a seed for each.
 
         Tool calls that the server has read are written back into the text.
+
+        Raises:
+            PromptTooLong: one of the prompts is, for the server.
         """
         own = seeds if seeds is not None else [_request_seed(sampling.seed, number) for number in range(len(prompts))]
         each = [[_request_seed(seed, place) for place in range(count)] for seed, count in zip(own, counts, strict=True)]
         return self._all(prompts, each, sampling)
 
     def _all(
-        self, prompts: Sequence[Sequence[int]], seeds: Sequence[Sequence[int]], sampling: Sampling
+        self,
+        prompts: Sequence[Sequence[int]],
+        seeds: Sequence[Sequence[int]],
+        sampling: Sampling,
+        if_too_long: Completion | None = None,
     ) -> list[list[Completion]]:
         """For each prompt a completion for each of its seeds."""
         conversations = [json.loads(bytes(prompt).decode()) for prompt in prompts]
         jobs = [(one, seed) for one, own in zip(conversations, seeds, strict=True) for seed in own]
         self._stopping.clear()
         with ThreadPoolExecutor(max_workers=self._concurrency) as pool:
-            pending = [pool.submit(self._complete, conversation, seed, sampling) for conversation, seed in jobs]
+            pending = [
+                pool.submit(self._complete, conversation, seed, sampling, if_too_long) for conversation, seed in jobs
+            ]
             try:
                 finished, _ = wait(pending, return_when=FIRST_EXCEPTION)
                 failed = next((future for future in pending if future in finished and future.exception()), None)
@@ -168,10 +187,18 @@ class RemoteEngine:
         answers = iter(found)
         return [[next(answers) for _ in own] for own in seeds]
 
-    def _complete(self, conversation: _Conversation, seed: int, sampling: Sampling) -> Completion:
+    def _complete(
+        self, conversation: _Conversation, seed: int, sampling: Sampling, if_too_long: Completion | None
+    ) -> Completion:
         key = _digest([self.address, self.model, conversation, seed, sampling.temperature, sampling.max_new_tokens])
         known = self._journal.get(key) if self._journal is not None else None
-        answer = known if known is not None else self._ask(conversation, seed, sampling)
+        try:
+            answer = known if known is not None else self._ask(conversation, seed, sampling)
+        except PromptTooLong as error:
+            if if_too_long is None:
+                raise
+            _log.warning("a prompt has no answer: %s", error)
+            return if_too_long
         completion = self._completion(answer)
         if self._journal is not None and known is None:
             self._journal.add(key, answer)
@@ -179,28 +206,23 @@ class RemoteEngine:
 
     def _ask(self, conversation: _Conversation, seed: int, sampling: Sampling) -> dict[str, Any]:
         """One answer: retried where that may help, without what the server does not know."""
-        pauses = random.Random(seed)
-        problem = "nothing was sent"
-        attempt = 0
-        while attempt < self._attempts and not self._stopping.is_set():
+        return self._patience.insist(
+            lambda: self._send_adapted(conversation, seed, sampling),
+            seed=seed,
+            what="no answer",
+            where=self.address,
+            mend="see whether the server runs, then run the same command again: it goes on where it stopped",
+            stopped=self._stopping.is_set,
+        )
+
+    def _send_adapted(self, conversation: _Conversation, seed: int, sampling: Sampling) -> dict[str, Any]:
+        while True:
             body = self._body(conversation, seed, sampling)
             try:
                 return self._send(body)
             except Refused as refusal:
-                if refusal.status == 400 and self._adapts(refusal.message, body):
-                    continue
-                raise self._explained(refusal) from None
-            except Later as later:
-                problem = later.problem
-                attempt += 1
-                if attempt < self._attempts:
-                    doubling = min(LONGEST_PAUSE_SECONDS, 2.0 ** (attempt - 1)) * (0.75 + pauses.random() / 2)
-                    self._pause(doubling if later.after_seconds is None else later.after_seconds)
-        raise MachineryFailed(
-            f"no answer after {self._attempts} attempts; the last: {problem}",
-            where=self.address,
-            mend="see whether the server runs, then run the same command again: it goes on where it stopped",
-        )
+                if refusal.status != 400 or not self._adapts(refusal.message, body):
+                    raise self._explained(refusal) from None
 
     def _body(self, conversation: _Conversation, seed: int, sampling: Sampling) -> dict[str, Any]:
         body: dict[str, Any] = {

@@ -96,8 +96,13 @@ class RepairLoop:
                 seeded = dataclasses.replace(sampling, seed=derived_seed(sampling.seed, "turn", number))
                 drawn = engine.generate([one.prompt for one in living], completions_per_prompt=1, sampling=seeded)
                 answers = [group[0] for group in drawn]
+            version = int(getattr(engine, "weights_version", 0))
             for one, answer in zip(living, answers, strict=True):
-                one.take(answer)
+                if not answer.text and not answer.token_ids and answer.finish_reason is FinishReason.LENGTH:
+                    one.end(Ending.CONTEXT_FULL, "the server found the conversation too long")
+                else:
+                    one.take(answer, version)
+            living = [one for one in living if one.ending is None]
             on_phase("grade")
             for one, found in zip(living, _tried(living, grader, self.undo), strict=True):
                 self._go_on(one, _repeated(one, found), words, last=number == self.max_turns - 1)
@@ -212,9 +217,11 @@ class _Attempt:
         """The work copy as a whole."""
         return _overlaid(self.task.files, self.changed) if self.changed else self.task.files
 
-    def take(self, answer: Completion) -> None:
+    def take(self, answer: Completion, weights_version: int) -> None:
         """Add what was sampled; its tokens are never made again from its text."""
-        self.turns.append(Turn(self.new_ids, answer.token_ids, answer.logprobs, answer.text, answer.finish_reason))
+        self.turns.append(
+            Turn(self.new_ids, answer.token_ids, answer.logprobs, answer.text, answer.finish_reason, weights_version)
+        )
         self.messages.append({"role": "assistant", "content": answer.text})
 
     def tell(self, feedback: str, words: _Words) -> None:

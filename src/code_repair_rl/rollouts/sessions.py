@@ -136,6 +136,8 @@ class Session:
         self.forks = self.rewrites = self.broken_tool_calls = self.requests = 0
         self.failure = ""
         """What of ours failed while answering; the episode then says nothing about the policy."""
+        self.delayed = False
+        """Whether the model's server was away for a while: the agent may have run out of time for that."""
         self.ended: SessionEnded | None = None
         """Why no more answers are given; None while they are."""
         self._chat = chat
@@ -282,9 +284,10 @@ class Session:
     def _message(self, text: str, tools: tuple[Tool, ...]) -> dict[str, Any]:
         read = read_tool_calls(text, tools)
         self.broken_tool_calls += bool(read.broken)
-        message: dict[str, Any] = {"role": "assistant", "content": read.content}
+        content = sendable(read.content)
+        message: dict[str, Any] = {"role": "assistant", "content": content}
         if read.calls:
-            message["content"] = read.content or None
+            message["content"] = content or None
             message["tool_calls"] = []
             for call in read.calls:
                 self._calls += 1
@@ -304,19 +307,19 @@ def _until_stop(
     """The answer up to its first stop text: tokens including the one that completed it, text without it."""
     text, reason = completion.text, completion.finish_reason
     count = len(completion.token_ids)
-    found = [(place, stop) for stop in stops if (place := text.find(stop)) >= 0]
-    if found:
-        text = text[: min(found)[0]]
-        count = next(
-            (
-                length
-                for length in range(1, count)
-                if any(stop in chat.decode(completion.token_ids[:length]) for stop in stops)
-            ),
-            count,
-        )
-        reason = FinishReason.STOP
+    if (first := _first_of(stops, text)) is not None:
+        text, reason = text[:first], FinishReason.STOP
+        for length in range(1, count):
+            so_far = chat.decode(completion.token_ids[:length])
+            if (first := _first_of(stops, so_far)) is not None:
+                text, count = so_far[:first], length
+                break
     return Turn(new_ids, completion.token_ids[:count], completion.logprobs[:count], text, reason, weights_version)
+
+
+def _first_of(stops: Sequence[str], text: str) -> int | None:
+    """Where the first stop text begins."""
+    return min((place for stop in stops if (place := text.find(stop)) >= 0), default=None)
 
 
 def _paths(tools: Sequence[Tool], messages: Sequence[ChatMessage]) -> list[str]:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import random
 import re
 import time
 import urllib.parse
@@ -22,7 +21,7 @@ from typing import Any
 
 from code_repair_rl.errors import BadInput, MachineryFailed
 from code_repair_rl.rollouts.completion import Completion, FinishReason, Message, Sampling
-from code_repair_rl.rollouts.http_json import LONGEST_PAUSE_SECONDS, Later, Refused, exchange, opener_for
+from code_repair_rl.rollouts.http_json import Patience, Refused, exchange, opener_for
 
 SUPPORTED = ((0, 22), (0, 31))
 """Oldest and newest server (major, minor) that TRL 1.16 synchronises weights with (`trl/import_utils.py`)."""
@@ -47,6 +46,7 @@ class VllmEngine:
         attempts: int = 6,
         timeout_seconds: float = 1800.0,
         pause: Callable[[float], None] = time.sleep,
+        stop_ids: Sequence[int] = (),
     ) -> None:
         """Name the server; nothing is sent yet.
 
@@ -58,6 +58,7 @@ class VllmEngine:
             attempts: how often a request is sent at most, with doubling pauses.
             timeout_seconds: for one request.
             pause: what waits between attempts.
+            stop_ids: end-of-turn tokens of the model besides its tokenizer's.
 
         Raises:
             BadInput: not such an address.
@@ -67,10 +68,11 @@ class VllmEngine:
             raise BadInput("is not a server's address", where=address, mend="say for example http://127.0.0.1:8000")
         self.address = address.rstrip("/")
         self.tokenizer = tokenizer
+        self.stop_ids = tuple(stop_ids)
         self.weights_version = 0
         self._push = push
-        self._concurrency, self._attempts, self._timeout_seconds = concurrency, attempts, timeout_seconds
-        self._pause = pause
+        self._concurrency, self._timeout_seconds = concurrency, timeout_seconds
+        self._patience = Patience(attempts, pause)
         self._opener = opener_for(self.address)
         self._model: str | None = None
         self._context: int | None = None
@@ -103,6 +105,11 @@ class VllmEngine:
             self._context = int(models[0]["max_model_len"])
         except (IndexError, KeyError, TypeError, ValueError):
             raise self._nonsense(models, "/v1/models") from None
+
+    @property
+    def retries(self) -> int:
+        """How many requests had to be repeated so far."""
+        return self._patience.retries
 
     @property
     def context_tokens(self) -> int:
@@ -236,24 +243,17 @@ class VllmEngine:
 
     def _ask(self, path: str, body: Mapping[str, Any] | None) -> Any:
         """One answer, insisted on where that may help."""
-        pauses = random.Random(path)
         headers = {"Content-Type": "application/json", "Accept": "application/json"}
-        problem = "nothing was sent"
-        for attempt in range(self._attempts):
-            try:
-                return exchange(self._opener, self.address + path, body, headers, self._timeout_seconds)
-            except Refused as refusal:
-                raise self._explained(refusal, path) from None
-            except Later as later:
-                problem = later.problem
-                if attempt + 1 < self._attempts:
-                    doubling = min(LONGEST_PAUSE_SECONDS, 2.0**attempt) * (0.75 + pauses.random() / 2)
-                    self._pause(doubling if later.after_seconds is None else later.after_seconds)
-        raise MachineryFailed(
-            f"no answer to {path} after {self._attempts} attempts; the last: {problem}",
-            where=self.address,
-            mend="see whether the server runs, then resume the run",
-        )
+        try:
+            return self._patience.insist(
+                lambda: exchange(self._opener, self.address + path, body, headers, self._timeout_seconds),
+                seed=path,
+                what=f"no answer to {path}",
+                where=self.address,
+                mend="see whether the server runs, then resume the run",
+            )
+        except Refused as refusal:
+            raise self._explained(refusal, path) from None
 
     def _explained(self, refusal: Refused, path: str) -> BadInput:
         mend = "check the address, and that it is a vLLM server"
