@@ -71,6 +71,25 @@ def test_a_local_model_is_sampled_with_its_exact_tokens(tasks: list[Task]) -> No
         crrl(*ASKED, *local, "-k", "3")
     with pytest.raises(BadInput, match="no agent"):
         crrl(*ASKED, *local, "--agent", "nobody")
+    with pytest.raises(BadInput, match="not known where a server answers"):
+        crrl(*ASKED, "-m", "m", "--endpoint", "http://127.0.0.1:9/v1", "--context-tokens", "100")
+    write_tasks(Path("tasks.jsonl"), tasks[:2])
+    with pytest.raises(BadInput, match=r"changed: tasks\.sha256"):
+        crrl(*ASKED, *local)
+
+
+def test_other_weights_under_the_same_name_are_not_gone_on_with(tasks: list[Task]) -> None:
+    crrl("model", "export", "tiny-random", "m")
+    local = ("-m", "m", "--dtype", "float32", "--max-new-tokens", "8", "--max-prompt-tokens", "4000")
+    told = crrl(*ASKED, *local)
+    config = Path("m") / "generation_config.json"
+    config.write_text(config.read_text() + "\n")
+    with pytest.raises(BadInput, match=r"changed: model\.digest"):
+        crrl(*ASKED, *local)
+    config.write_text(config.read_text().removesuffix("\n"))
+    recipe = Path("run") / "recipe.yaml"  # as an earlier version left it
+    recipe.write_text("".join(line for line in recipe.read_text().splitlines(True) if "digest" not in line))
+    assert crrl(*ASKED, *local) == told
 
 
 def test_prompts_that_are_too_long_are_left_out_and_counted(tasks: list[Task]) -> None:

@@ -11,7 +11,14 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from code_repair_rl.cli.agent_options import AT_ONCE, CONTEXT_TOKENS, DEADLINE, MAX_TURNS, chosen_agent
+from code_repair_rl.cli.agent_options import (
+    AT_ONCE,
+    CONTEXT_TOKENS,
+    DEADLINE,
+    MAX_TURNS,
+    chosen_agent,
+    refuse_unknown_context,
+)
 from code_repair_rl.cli.batch_progress import batch_progress
 from code_repair_rl.errors import BadInput
 
@@ -67,11 +74,13 @@ def rollout(
     Interrupted, the same command goes on: what was sampled is read back, not sampled again.
     """
     from code_repair_rl.cli.eval import Local, Remote
+    from code_repair_rl.evaluation.result import tasks_digest
     from code_repair_rl.grading import Grader
     from code_repair_rl.rollouts import Sampling
     from code_repair_rl.rollouts.rejection import sample_rollouts
     from code_repair_rl.runs import FINISHED, RunDir
 
+    refuse_unknown_context(context_tokens, endpoint)
     worker = chosen_agent(
         agent, max_turns=max_turns, deadline_seconds=deadline, context_tokens=context_tokens, at_once=at_once
     )
@@ -95,7 +104,10 @@ def rollout(
         "sampling": {"temperature": temperature, "max_new_tokens": max_new_tokens},
         "agent": worker.description if worker is not None else None,
     }
-    held = RunDir.create(run, asked, resume=True)
+    if endpoint is None:
+        asked["model"]["digest"] = _digest(model, run)
+    asked["tasks"]["sha256"] = tasks_digest(fitting)
+    held = RunDir.create(run, _as_begun(asked, run), resume=True)
     with (
         held.exclusively(),
         Grader(backend=backend, workers=workers) as grader,
@@ -177,12 +189,41 @@ def curate(
 def _settled_dtype(dtype: str, run: Path) -> str:
     """What `auto` stands for: what the run began with, else what this machine is faster in."""
     from code_repair_rl.models import faster_dtype
-    from code_repair_rl.runs import RunDir
 
     if dtype != "auto":
         return dtype
-    begun = RunDir.open(run).recipe().get("model") if (run / "recipe.yaml").is_file() else None
-    return str(begun["dtype"]) if isinstance(begun, dict) and "dtype" in begun else faster_dtype()
+    begun = _begun(run)
+    return str(begun["model"]["dtype"]) if begun is not None and "dtype" in begun["model"] else faster_dtype()
+
+
+def _digest(model: str, run: Path) -> str:
+    """Of the weights; of those that were asked where a run is there and they have gone since."""
+    from code_repair_rl.models import weights_digest
+
+    try:
+        return weights_digest(model)
+    except BadInput:
+        begun = _begun(run)
+        if begun is None:
+            raise
+        return str(begun["model"].get("digest", ""))
+
+
+def _begun(run: Path) -> dict[str, Any] | None:
+    """What the run that is there asked for."""
+    from code_repair_rl.runs import RunDir
+
+    recipe = RunDir.open(run).recipe() if (run / "recipe.yaml").is_file() else None
+    return recipe if recipe is not None and isinstance(recipe.get("model"), dict) else None
+
+
+def _as_begun(asked: dict[str, Any], run: Path) -> dict[str, Any]:
+    """What is asked, without what a run of an earlier version that is there does not tell."""
+    begun = _begun(run) or asked
+    for section, key in (("model", "digest"), ("tasks", "sha256")):
+        if key not in begun.get(section, {}):
+            asked[section].pop(key, None)
+    return asked
 
 
 def _chosen(tasks: str, split: str, hint: str, limit: int | None, seed: int) -> list[Task]:
