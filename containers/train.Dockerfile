@@ -9,6 +9,6 @@ COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY src src
 # torch comes with the image and is left as it is
 RUN grep -v -i -E '^torch(==|$)' constraints.txt > /tmp/constraints.txt \
- && pip install --no-cache-dir -c /tmp/constraints.txt . deepspeed==0.19.8 ray==2.60.0
+ && pip install --no-cache-dir -c /tmp/constraints.txt ".[wandb]" deepspeed==0.19.8 ray==2.60.0
 ENV OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 ENTRYPOINT ["crrl"]

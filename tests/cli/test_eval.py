@@ -75,12 +75,13 @@ def test_a_remote_model_is_evaluated_like_a_local_one(here: Path, monkeypatch: p
         assert len(asked.bodies) == 9  # eight answers, and the refused one
         crrl(*remote)
         assert len(asked.bodies) == 9
+        crrl(*remote, "--wandb", "offline")  # what is finished can be told of again
     assert told["model"] == f"m at {endpoint}"
     assert told["summary"]["pass_at"]["1"]["value"] == 0.75
     assert told["summary"]["mean_tokens"] == 11
     assert told["summary"]["edit_precision"]["value"] == 1.0
     assert asked.headers[0]["Authorization"] == "Bearer k"
-    assert len(list((here / "run" / "wandb").glob("offline-run-*/run-*.wandb"))) == 1
+    assert len(list((here / "run" / "wandb").glob("offline-run-*/run-*.wandb"))) == 2
     rates = pass_rates(f"m at {endpoint}", "exact-line")  # counted once, though the command ran twice
     assert {name: (r.passed, r.samples) for name, r in rates.items()} == {
         "toy/0": (0, 2),

@@ -70,7 +70,8 @@ def test_a_run_is_not_overwritten_but_resumed_on_request(tmp_path: Path) -> None
     RunDir.create(tmp_path / "run", RECIPE, resume=False)
     with pytest.raises(BadInput, match="a run is there already"):
         RunDir.create(tmp_path / "run", RECIPE, resume=False)
-    resumed = RunDir.create(tmp_path / "run", RECIPE | {"resume": True}, resume=True)
+    elsewhere = {"launch": {"vllm": "http://other:8000"}, "sandbox": {"workers": 9}, "tracking": {"wandb": "online"}}
+    resumed = RunDir.create(tmp_path / "run", RECIPE | {"resume": True} | elsewhere, resume=True)
     assert len(resumed.environment()) == 2
     resumed.record_end("finished")
     again = RunDir.create(tmp_path / "run", RECIPE, resume=True)

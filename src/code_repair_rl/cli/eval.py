@@ -14,7 +14,14 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from code_repair_rl.cli.agent_options import AT_ONCE, CONTEXT_TOKENS, DEADLINE, MAX_TURNS, chosen_agent
+from code_repair_rl.cli.agent_options import (
+    AT_ONCE,
+    CONTEXT_TOKENS,
+    DEADLINE,
+    MAX_TURNS,
+    chosen_agent,
+    refuse_unknown_context,
+)
 from code_repair_rl.cli.batch_progress import batch_progress
 from code_repair_rl.errors import BadInput
 
@@ -85,6 +92,7 @@ def evaluate(
     --max-prompt-tokens leaves none out there.
     """
     named = model if endpoint is None else f"{model} at {endpoint}"
+    refuse_unknown_context(context_tokens, endpoint)
     worker = chosen_agent(
         agent, max_turns=max_turns, deadline_seconds=deadline, context_tokens=context_tokens, at_once=at_once
     )
@@ -297,7 +305,7 @@ def _evaluated(
     from code_repair_rl.evaluation import EvalResult
     from code_repair_rl.evaluation import evaluate as evaluate_model
     from code_repair_rl.grading import Grader
-    from code_repair_rl.pipelines.judging import can_be_completed, keep_evaluation
+    from code_repair_rl.pipelines.judging import can_be_completed, keep_evaluation, tell_of
     from code_repair_rl.reporting import trackers
     from code_repair_rl.rollouts import Sampling
     from code_repair_rl.runs import CompositeListener, RunDir
@@ -320,6 +328,7 @@ def _evaluated(
         result = EvalResult.read(run.eval_path(name))
         _require_same(result, asked, chosen, str(run.eval_path(name)))
         if not can_be_completed(run, result, chosen):
+            tell_of(run, result, listener)
             return result
     with run.exclusively(), Grader(backend=backend, workers=workers) as grader:
         engine = source.engine(run.eval_samples_path(name) / "answers.jsonl")

@@ -19,8 +19,19 @@ pass on."""
 
 
 def in_a_job() -> bool:
-    """Whether a launcher (torchrun, or sbatch with srun) started this process as one of several."""
-    return "RANK" in os.environ and "WORLD_SIZE" in os.environ
+    """Whether a launcher (torchrun, accelerate) started this process as one of several.
+
+    Raises:
+        BadInput: srun started several, none of which knows the others.
+    """
+    told = "RANK" in os.environ and "WORLD_SIZE" in os.environ
+    if not told and int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1:
+        raise BadInput(
+            f"srun started this command {os.environ['SLURM_STEP_NUM_TASKS']} times, and each would be a whole job",
+            where="srun",
+            mend="start one task a node with torchrun in it, as scripts/slurm/train.sbatch does",
+        )
+    return told
 
 
 def is_first() -> bool:

@@ -100,10 +100,14 @@ def keep_evaluation(run: RunDir, result: EvalResult, tasks: Sequence[Task], list
         result = dataclasses.replace(result, wall_seconds=before.wall_seconds)
     if is_classification(tasks):
         keep_classification(run, result, tasks)
-    plain = result.to_json()
-    run.write_eval(result.name, plain)
+    run.write_eval(result.name, result.to_json())
+    tell_of(run, result, listener)
+
+
+def tell_of(run: RunDir, result: EvalResult, listener: RunListener) -> None:
+    """Tell a listener of a finished evaluation, as of a run without steps."""
     listener.on_start(run, 0)
-    listener.on_eval(result.name, plain)
+    listener.on_eval(result.name, result.to_json())
     listener.on_end(FINISHED)
 
 

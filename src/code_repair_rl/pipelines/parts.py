@@ -35,22 +35,24 @@ class Loaded:
     engine: LocalEngine | VllmEngine
 
 
-def load(recipe: Recipe, *, to_sample: bool = False) -> Loaded:
+def load(recipe: Recipe, *, to_sample: bool = False, served: bool = False) -> Loaded:
     """The recipe's model, its tokenizer, and an engine that samples from these very weights.
 
     Args:
         recipe: whose model and launch settings are taken.
         to_sample: nothing will be trained, so that the model may go to the GPU at once, where there is one.
+        served: whether the recipe's server, if it names one, samples. It holds what a trainer has sent it, and nothing
+            else: only where weights are sent may it answer for this model.
     """
     from code_repair_rl.models import load_model, load_tokenizer, settle_process
-    from code_repair_rl.rollouts.local import LocalEngine
+    from code_repair_rl.rollouts.local import LocalEngine, stop_ids
     from code_repair_rl.rollouts.vllm import VllmEngine
 
     settle_process(recipe.threads)
     tokenizer = load_tokenizer(recipe.model.name)
-    model = load_model(recipe.model.name, trainable=True, to_sample=to_sample and recipe.launch.vllm is None)
-    if recipe.launch.vllm is not None:
-        return Loaded(model, tokenizer, VllmEngine(recipe.launch.vllm, tokenizer))
+    model = load_model(recipe.model.name, trainable=True, to_sample=to_sample)
+    if served and recipe.launch.vllm is not None:
+        return Loaded(model, tokenizer, VllmEngine(recipe.launch.vllm, tokenizer, stop_ids=stop_ids(model, tokenizer)))
     copy_dtype = "bfloat16" if recipe.model.in_bf16 else None
     return Loaded(model, tokenizer, LocalEngine(model, tokenizer, copy_dtype=copy_dtype))
 

@@ -80,14 +80,14 @@ def _begun(recipe: Recipe, folder: Path) -> tuple[Recipe, RunDir]:
     return together.on_first(make)
 
 
-def _loaded(recipe: Recipe) -> Loaded:
-    """The recipe's model as this process of the job will hold it."""
+def _loaded(recipe: Recipe, *, served: bool = False) -> Loaded:
+    """The recipe's model as this process of the job will hold it; `served` as in `load`."""
     if recipe.launch.kind == "single":
-        return load(recipe)
+        return load(recipe, served=served)
     from code_repair_rl.training import launch
 
     with launch.loading(recipe.launch, recipe.model):
-        return load(recipe)
+        return load(recipe, served=served)
 
 
 def _sft_examples(recipe: Recipe, loaded: Loaded, listener: RunListener) -> list[Example]:
@@ -109,6 +109,10 @@ def run_grpo(recipe: Recipe, folder: Path, listener: RunListener) -> Path:
     Returns:
         The folder of the resulting model: the best one by validation.
     """
+    if recipe.launch.vllm is not None:
+        from code_repair_rl.training.push import require_sender
+
+        require_sender()
     recipe, run = _begun(recipe, folder)
     if is_finished(run):
         return run.path / "model"
@@ -118,7 +122,7 @@ def run_grpo(recipe: Recipe, folder: Path, listener: RunListener) -> Path:
 
     settings = recipe.grpo
     with _recorded(run, listener, settings.steps) as listener, grader_of(recipe.sandbox) as grader:
-        loaded = _loaded(recipe)
+        loaded = _loaded(recipe, served=True)
         collector = Collector(
             engine=loaded.engine,
             grader=grader,

@@ -7,15 +7,16 @@ from typing import Any, TypeVar
 
 _T = TypeVar("_T")
 
-NOT_COMPARED_ON_RESUME = frozenset({"resume", "run_dir"})
-"""Recipe keys that say how a run is started rather than what it is."""
+NOT_COMPARED = frozenset({"resume", "run_dir", "launch", "sandbox", "tracking"})
+"""Recipe keys that say how and where a run is started rather than what it is: a job that goes on elsewhere has another
+server's address, other processes and another number of graders."""
 
 
 def changed_keys(one: Mapping[str, Any], other: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """Dotted keys whose values differ, besides those that only say how a run is started."""
+    """Dotted keys whose values differ, besides those that only say how and where a run is started."""
     changed = []
     for key in sorted({*one, *other}):
-        if not prefix and key in NOT_COMPARED_ON_RESUME:
+        if not prefix and key in NOT_COMPARED:
             continue
         a, b = one.get(key), other.get(key)
         if isinstance(a, Mapping) and isinstance(b, Mapping):

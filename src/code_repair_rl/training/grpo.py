@@ -34,7 +34,7 @@ from code_repair_rl.training.collect import Collector, rollout_metrics
 from code_repair_rl.training.launch import add_checks, require_resumable, require_sampling, require_steps, save_whole
 from code_repair_rl.training.push import ServerPush
 from code_repair_rl.training.reference import Reference, reference_for
-from code_repair_rl.training.settings import new_adapter, silence, trainer_arguments
+from code_repair_rl.training.settings import new_adapter, on_one_device, silence, trainer_arguments
 from code_repair_rl.training.sft import model_path
 from code_repair_rl.training.shared_prefix import completion_logprobs
 from code_repair_rl.training.together import (
@@ -273,6 +273,7 @@ def train_grpo(
         shuffle_dataset=False,
         log_completions=False,
     )
+    on_one_device(config)
     clock = StepClock(run)
     trainer = RepairGRPOTrainer(
         collector=collector,

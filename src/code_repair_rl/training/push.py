@@ -45,11 +45,7 @@ class ServerPush:
         self._client: WeightClient | None = None
 
     def __call__(self, trainer: Trainer) -> None:
-        """Send the weights as they are now, in bf16.
-
-        Raises:
-            BadInput: vLLM is not installed, or there is no GPU.
-        """
+        """Send the weights as they are now, in bf16."""
         if together.is_first() and self._client is None:
             self._client = self._connect(self.address)
         model: nn.Module = trainer.accelerator.unwrap_model(trainer.model_wrapped)
@@ -66,7 +62,12 @@ def _drain(stream: Iterable[Any]) -> None:
         pass
 
 
-def _trl_client(address: str) -> WeightClient:
+def require_sender() -> None:
+    """Refuse, before anything is loaded, what could not send weights later.
+
+    Raises:
+        BadInput: vLLM is not installed, or there is no GPU.
+    """
     from trl.import_utils import is_vllm_available
 
     if not is_vllm_available() or not torch.cuda.is_available():
@@ -75,8 +76,12 @@ def _trl_client(address: str) -> WeightClient:
             where="launch.vllm",
             mend="pip install 'vllm>=0.22,<=0.31' on a machine with a GPU, or leave launch.vllm out",
         )
+
+
+def _trl_client(address: str) -> WeightClient:
     from trl.generation.vllm_client import VLLMClient
 
+    require_sender()
     client: Any = VLLMClient(base_url=address, connection_timeout=240.0)
     client.init_communicator(device=torch.device("cuda", torch.cuda.current_device()))
     return client  # type: ignore[no-any-return]

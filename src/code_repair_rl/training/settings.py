@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from peft import LoraConfig
-from transformers import PrinterCallback, Trainer
+from transformers import PrinterCallback, Trainer, TrainingArguments
 from transformers.utils.logging import disable_progress_bar
 
 from code_repair_rl.errors import BadInput
@@ -48,6 +48,13 @@ def trainer_arguments(
         **speedup_settings(launch or LaunchSection()),
         **trainer_settings(launch or LaunchSection(), model),
     }
+
+
+def on_one_device(config: TrainingArguments) -> None:
+    """Let a process train on one GPU, however many it can see: transformers would spread the batch over all of them by
+    `nn.DataParallel`, which TRL refuses."""
+    if config.n_gpu > 1:
+        config._n_gpu = 1
 
 
 def silence(trainer: Trainer) -> None:

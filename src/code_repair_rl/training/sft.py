@@ -34,7 +34,7 @@ from code_repair_rl.training.launch import (
     save_whole,
 )
 from code_repair_rl.training.reference import Reference, reference_for
-from code_repair_rl.training.settings import new_adapter, silence, trainer_arguments
+from code_repair_rl.training.settings import new_adapter, on_one_device, silence, trainer_arguments
 from code_repair_rl.training.shared_prefix import completion_logprobs
 from code_repair_rl.training.together import measured_once
 
@@ -239,6 +239,7 @@ def train_sft(
         shuffle_dataset=False,
         dataset_kwargs={"skip_prepare_dataset": True},
     )
+    on_one_device(config)
     clock = StepClock(run)
     trainer = RepairSFTTrainer(
         model=model,

@@ -75,7 +75,8 @@ def on_first(work: Callable[[], _T]) -> _T:
 
 
 def sendable(groups: list[list[RolloutRow]]) -> list[list[RolloutRow]]:
-    """The rows with plain dictionaries, which other processes can be sent; views and lazy trees cannot."""
+    """The rows as other processes need them: without the texts of their files, which for a repository are large, and of
+    which views and lazy trees cannot be sent."""
     if processes() == 1:
         return groups
     return [
@@ -83,8 +84,8 @@ def sendable(groups: list[list[RolloutRow]]) -> list[list[RolloutRow]]:
             replace(
                 row,
                 reward_terms=dict(row.reward_terms),
-                files_before=dict(row.files_before),
-                files_after=dict(row.files_after),
+                files_before={},
+                files_after=dict.fromkeys(row.files_after, ""),
             )
             for row in group
         ]
