@@ -97,6 +97,26 @@ def test_an_answer_without_a_path_goes_onto_the_file_named_as_root(tree: Path) -
     assert (tree / "a.py").read_text() == CODE.replace("-", "+")
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        FIX + "b.py\n<<<<<<< SEARCH\n=======\nmine = 2\n>>>>>>> REPLACE\n",
+        "*** Rename File: a.py\n*** Move to: b.py\n",
+        "*** Delete File: b.py\n",
+        FIX.replace("a.py", "new.py"),
+    ],
+)
+def test_with_one_file_as_root_no_other_file_is_touched(tree: Path, answer: str) -> None:
+    (tree / "b.py").write_text("mine = 1\n")
+    for command, code in (("apply", 2), ("check", 1)):
+        done = crrl(command, "--root", "a.py", stdin=answer, cwd=tree)
+        assert done.returncode == code
+        assert "only 'a.py' is to be edited" in done.stderr
+    assert {path.name for path in tree.iterdir()} == {"a.py", "b.py", "pkg"}
+    assert (tree / "a.py").read_text() == CODE
+    assert (tree / "b.py").read_text() == "mine = 1\n"
+
+
 def test_one_bad_block_leaves_every_file_as_it_was(tree: Path) -> None:
     done = crrl("apply", stdin=FIX + FIX.replace("a.py", "pkg/b.py"), cwd=tree)
     assert done.returncode == 2

@@ -17,6 +17,7 @@ from code_repair_rl.errors import BadInput, MachineryFailed
 
 if TYPE_CHECKING:
     from code_repair_rl.edits import Changes, EditError
+    from code_repair_rl.edits.working_tree import WorkingTree
 
 edits_app = typer.Typer(name="edits", help="Apply, build and check edits as models write them.", no_args_is_help=True)
 
@@ -49,20 +50,17 @@ def apply(
 ) -> None:
     """Apply an answer to the files on disk: all of it, or nothing."""
     from code_repair_rl.edits import parse
-    from code_repair_rl.edits.working_tree import WorkingTree
 
-    folder, only = _folder_and_file(root)
-    tree = WorkingTree(folder)
-    before: Mapping[str, str] = tree if only is None else {only: tree[only]}
-    changes = parse(_read_answer(answer)).changes(before, tolerance=tolerance, protected=protect or ())
-    shown = _unified(before, changes)
-    kinds = {path: _kind(before, path, text) for path, text in changes.texts.items()}
+    tree = _tree(root)
+    changes = parse(_read_answer(answer)).changes(tree, tolerance=tolerance, protected=protect or ())
+    shown = _unified(tree, changes)
+    kinds = {path: _kind(tree, path, text) for path, text in changes.texts.items()}
     if not dry_run:
         try:
             tree.write(changes.texts)
         except OSError as error:
             raise MachineryFailed(
-                f"the files could not be written ({error.strerror})", where=str(error.filename or folder)
+                f"the files could not be written ({error.strerror})", where=str(error.filename or root)
             ) from error
     if as_json:
         typer.echo(json.dumps({"applied": not dry_run, "rung": changes.rung.value, "changes": kinds, "diff": shown}))
@@ -81,21 +79,18 @@ def check(
 ) -> None:
     """Say whether an answer can be read and applied; exit code 1 if not."""
     from code_repair_rl.edits import EditError, parse
-    from code_repair_rl.edits.working_tree import WorkingTree
 
-    folder, only = _folder_and_file(root)
-    tree = WorkingTree(folder)
-    before: Mapping[str, str] = tree if only is None else {only: tree[only]}
+    tree = _tree(root)
     text = _read_answer(answer)
     try:
-        changes = parse(text).changes(before, tolerance=tolerance, protected=protect or ())
+        changes = parse(text).changes(tree, tolerance=tolerance, protected=protect or ())
     except EditError as error:
         if as_json:
             typer.echo(json.dumps(_error_object(error)))
         else:
             _console(stderr=True).print(Text(f"{error.kind.value}: ", style="bold red") + Text(str(error)))
         raise typer.Exit(1) from error
-    kinds = {path: _kind(before, path, text) for path, text in changes.texts.items()}
+    kinds = {path: _kind(tree, path, text) for path, text in changes.texts.items()}
     if as_json:
         typer.echo(json.dumps({"ok": True, "rung": changes.rung.value, "changes": kinds}))
     else:
@@ -145,25 +140,27 @@ def _read_answer(answer: Path) -> str:
         raise EditError(EditErrorKind.NOT_TEXT, "the answer is not UTF-8 text", line=line) from error
 
 
-def _folder_and_file(root: Path) -> tuple[Path, str | None]:
+def _tree(root: Path) -> WorkingTree:
+    """A folder's files, or the one file named."""
+    from code_repair_rl.edits.working_tree import WorkingTree
+
     if root.is_dir():
-        return root, None
+        return WorkingTree(root)
     if root.is_file():
-        return root.parent, root.name
+        return WorkingTree(root.parent, only=root.name)
     raise BadInput("there is no such folder or file", where=str(root), mend="point --root at the tree to edit")
 
 
 def _two_trees(before: Path, after: Path) -> tuple[dict[str, str], dict[str, str]]:
-    from code_repair_rl.edits.working_tree import WorkingTree
-
     for path in (before, after):
         if not path.exists():
             raise BadInput("there is no such file or folder", where=str(path))
     if before.is_dir() != after.is_dir():
         raise BadInput("one is a folder and the other a file", where=f"{before}, {after}", mend="name two of a kind")
+    old, new = _tree(before), _tree(after)
     if before.is_dir():
-        return dict(WorkingTree(before)), dict(WorkingTree(after))
-    return {before.name: WorkingTree(before.parent)[before.name]}, {before.name: WorkingTree(after.parent)[after.name]}
+        return dict(old), dict(new)
+    return {before.name: old[before.name]}, {before.name: new[after.name]}
 
 
 def _kind(before: Mapping[str, str], path: str, text: str | None) -> str:

@@ -16,15 +16,16 @@ _SKIPPED_FOLDERS = {".git", ".hg", ".svn", ".venv", "__pycache__", "node_modules
 
 
 class WorkingTree(Mapping[str, str]):
-    """The UTF-8 files below `root`, by POSIX path relative to it.
+    """The UTF-8 files below `root`, by POSIX path relative to it; with `only`, that one file and no other.
 
     Raises:
-        EditError: on reading a path: `PATH_OUTSIDE` if it leads through a symbolic link, `NOT_TEXT` if the file is not
-            UTF-8, `NO_SUCH_FILE` if it is no regular file.
+        EditError: on reading a path: `PATH_OUTSIDE` if it leads through a symbolic link or is not `only`, `NOT_TEXT` if
+            the file is not UTF-8, `NO_SUCH_FILE` if it is no regular file.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, only: str | None = None) -> None:
         self.root = root
+        self.only = only
         self._listed: list[str] | None = None
 
     def __getitem__(self, path: str) -> str:
@@ -43,7 +44,7 @@ class WorkingTree(Mapping[str, str]):
 
     def __iter__(self) -> Iterator[str]:
         if self._listed is None:
-            self._listed = sorted(self._walk())
+            self._listed = sorted(self._walk()) if self.only is None else [self.only]
         return iter(self._listed)
 
     def __len__(self) -> int:
@@ -79,6 +80,13 @@ class WorkingTree(Mapping[str, str]):
 
     def _file(self, path: str) -> Path:
         check_path(path)
+        if self.only not in (None, path):
+            raise EditError(
+                EditErrorKind.PATH_OUTSIDE,
+                f"only {self.only!r} is to be edited",
+                path=path,
+                hint="give the folder as the root, and the answer may touch all of its files",
+            )
         file = self.root
         for part in path.split("/"):
             file = file / part
