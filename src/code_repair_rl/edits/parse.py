@@ -11,7 +11,7 @@ fences) are passed over. Inside a block only markers of the block's own length d
 - `*** ` headers (`render.py`): they stand below the path line.
 - `<answer>` at the beginning of a line, or the end of `<think>`: what came before was a draft and is dropped.
   `</answer>`: what comes after is not read.
-- `diff --git`, or `--- ` with `+++ ` below it: a unified diff (`unified.py`).
+- `diff --git`, or `--- ` with `+++ ` below it: a unified diff (`unified.py`). A hunk's header anywhere else is refused.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ _EVENT = (
     r"|\*\*\* (?P<header>(?:Empty Patch|Add File|Delete File|Rename File|No Newline at End of File"
     r"|Newline at End of File|Line Endings|At Line)\b[^\n]*+)"
     r"|(?P<diff>diff --git |--- [^\n]*+\n\+\+\+ )"
+    r"|(?P<hunk>@@ -\d)"
 )
 _HERE = re.compile(_EVENT, re.MULTILINE)
 _AHEAD = re.compile(f"^(?:{_EVENT})", re.MULTILINE)
@@ -127,6 +128,13 @@ class _Reader:
                 position = self.tag(found["tag"], end)
             elif found["header"] is not None:
                 position = self.header(found["header"].rstrip(" \t\r"), position, begin, end)
+            elif found["hunk"] is not None:
+                raise self.refuse(
+                    EditErrorKind.MALFORMED_DIFF,
+                    "a hunk stands below no file's names",
+                    begin,
+                    "write --- a/path and +++ b/path above the hunks of each file, and nothing between them",
+                )
             else:
                 position = self.unified_diff(begin)
         return self.finish()
