@@ -143,6 +143,28 @@ def test_protected_files_are_left_alone(tree: Path) -> None:
     assert "must not be edited" in done.stderr
 
 
+@pytest.mark.parametrize("path", [".git/config", ".git", "vendored/.GIT/hooks/pre-commit", ".hg/hgrc", "a/.svn/x"])
+def test_version_control_is_never_touched(tree: Path, path: str) -> None:
+    answers = (
+        f'"{path}"\n<<<<<<< SEARCH\n=======\n[core]\n\tfsmonitor = "touch owned"\n>>>>>>> REPLACE\n',
+        f"*** Rename File: a.py\n*** Move to: {path}\n",
+    )
+    for answer in answers:
+        done = crrl("apply", stdin=answer, cwd=tree)
+        assert done.returncode == 2
+        assert "belongs to version control" in done.stderr
+    assert {file.name for file in tree.iterdir()} == {"a.py", "pkg"}
+
+
+def test_a_worktrees_link_to_its_repository_is_not_listed(tree: Path) -> None:
+    other = tree.parent / "other"
+    (other / "pkg").mkdir(parents=True)
+    (other / ".git").write_text("gitdir: /elsewhere\n")
+    (other / "a.py").write_text(CODE)
+    (other / "pkg" / "b.py").write_bytes(b"x = 1\r\n")
+    assert crrl("diff", tree, other, cwd=tree).stdout == "*** Empty Patch\n"
+
+
 def test_check_answers_with_its_exit_code(tree: Path) -> None:
     assert crrl("check", stdin=FIX, cwd=tree).returncode == 0
     lenient = FIX.replace("    return", "return")

@@ -38,7 +38,7 @@ class EditErrorKind(StrEnum):
     PATH_OUTSIDE = "path-outside"
     """The path is absolute, climbs with `..`, or leads through a symbolic link."""
     PROTECTED = "protected"
-    """The path is one that the caller does not let answers touch."""
+    """The path is one that the caller does not let answers touch, or (on disk) belongs to version control."""
     EMPTY_SEARCH = "empty-search"
     """An empty SEARCH creates a file, but the file is there and has text."""
     NOT_TEXT = "not-text"

@@ -11,7 +11,9 @@ from pathlib import Path
 from code_repair_rl.edits.errors import EditError, EditErrorKind
 from code_repair_rl.edits.paths import check_path
 
-_SKIPPED_FOLDERS = {".git", ".hg", ".svn", ".venv", "__pycache__", "node_modules"}
+_VERSION_CONTROL = {".git", ".hg", ".svn"}
+"""Neither listed nor touched, whatever the case of their letters: what stands there is executed by the next command."""
+_SKIPPED_FOLDERS = {".venv", "__pycache__", "node_modules"}
 """Not listed (a patch that names files in them can still touch them, except where the caller protects them)."""
 
 
@@ -19,8 +21,9 @@ class WorkingTree(Mapping[str, str]):
     """The UTF-8 files below `root`, by POSIX path relative to it; with `only`, that one file and no other.
 
     Raises:
-        EditError: on reading a path: `PATH_OUTSIDE` if it leads through a symbolic link or is not `only`, `NOT_TEXT` if
-            the file is not UTF-8, `NO_SUCH_FILE` if it is no regular file.
+        EditError: on reading a path: `PATH_OUTSIDE` if it leads through a symbolic link or is not `only`, `PROTECTED`
+            if it belongs to version control, `NOT_TEXT` if the file is not UTF-8, `NO_SUCH_FILE` if it is no regular
+            file.
     """
 
     def __init__(self, root: Path, only: str | None = None) -> None:
@@ -56,7 +59,7 @@ class WorkingTree(Mapping[str, str]):
         A replaced file keeps its mode; folders that lose their last file stay.
 
         Raises:
-            EditError: `PATH_OUTSIDE`, as on reading.
+            EditError: `PATH_OUTSIDE` or `PROTECTED`, as on reading.
             OSError: the disk is full or a folder cannot be written to; no file was replaced if that shows while the
                 texts are laid out.
         """
@@ -87,6 +90,13 @@ class WorkingTree(Mapping[str, str]):
                 path=path,
                 hint="give the folder as the root, and the answer may touch all of its files",
             )
+        if any(map(_is_version_control, path.split("/"))):
+            raise EditError(
+                EditErrorKind.PROTECTED,
+                "the file belongs to version control, which answers must not touch",
+                path=path,
+                hint="mend the code itself",
+            )
         file = self.root
         for part in path.split("/"):
             file = file / part
@@ -101,11 +111,15 @@ class WorkingTree(Mapping[str, str]):
 
     def _walk(self) -> Iterator[str]:
         for folder, folders, names in os.walk(self.root):
-            folders[:] = [name for name in folders if name not in _SKIPPED_FOLDERS]
+            folders[:] = [name for name in folders if not (name in _SKIPPED_FOLDERS or _is_version_control(name))]
             for name in names:
                 file = Path(folder) / name
-                if file.is_file() and not file.is_symlink():
+                if file.is_file() and not file.is_symlink() and not _is_version_control(name):
                     yield file.relative_to(self.root).as_posix()
+
+
+def _is_version_control(name: str) -> bool:
+    return name.casefold() in _VERSION_CONTROL
 
 
 def _stage(file: Path, data: bytes) -> Path:
