@@ -1,6 +1,7 @@
 """`crrl fix` on a small project of a user's: what it prints, what it applies, and what it refuses."""
 
 import json
+from codecs import BOM_UTF8
 from collections.abc import Callable
 from pathlib import Path
 
@@ -145,6 +146,13 @@ def test_line_endings_and_permissions_stay(project: Path, answering: Answering) 
     assert _crrl("stats.py", "--tests", QUICK, "--samples", "1", "--hint-lines", "5", "-y").exit_code == 0
     assert (project / "stats.py").read_bytes() == MENDED.replace("\n", "\r\n").encode()
     assert (project / "stats.py").stat().st_mode & 0o777 == 0o755
+
+
+def test_a_byte_order_mark_is_no_obstacle_and_stays(project: Path, answering: Answering) -> None:
+    answering(lambda prompt, n: [MEND] * n)
+    (project / "stats.py").write_bytes(BOM_UTF8 + BROKEN.encode())
+    assert _crrl("stats.py", "--tests", QUICK, "--samples", "1", "--hint-lines", "5", "-y").exit_code == 0
+    assert (project / "stats.py").read_bytes() == BOM_UTF8 + MENDED.encode()
 
 
 def test_the_real_model_code_runs_end_to_end(project: Path) -> None:

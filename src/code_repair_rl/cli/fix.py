@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from codecs import BOM_UTF8
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
@@ -110,13 +111,14 @@ class _Source:
 
     @property
     def text(self) -> str:
-        """Lines end with a line feed."""
-        text = self.raw.decode()
+        """Lines end with a line feed; without a byte-order mark, which is no Python once it is decoded."""
+        text = self.raw.removeprefix(BOM_UTF8).decode()
         return text.replace("\r\n", "\n") if self.crlf else text
 
     def encoded(self, text: str) -> bytes:
-        """`text` with the file's own line endings."""
-        return (text.replace("\n", "\r\n") if self.crlf else text).encode()
+        """`text` with the file's own line endings and byte-order mark."""
+        mark = BOM_UTF8 if self.raw.startswith(BOM_UTF8) else b""
+        return mark + (text.replace("\n", "\r\n") if self.crlf else text).encode()
 
 
 def _read(file: Path, root: Path) -> _Source:
@@ -132,7 +134,7 @@ def _read(file: Path, root: Path) -> _Source:
         raw.decode()
     except UnicodeDecodeError as error:
         raise BadInput(f"the file is not UTF-8 text ({error.reason})", where=str(file)) from error
-    if not raw.strip():
+    if not raw.removeprefix(BOM_UTF8).strip():
         raise BadInput("the file is empty: there is nothing to repair", where=str(file))
     if b"\r" in raw.replace(b"\r\n", b""):
         mend = "write line feeds: Python counts a lone carriage return as a line, and most editors do not"
