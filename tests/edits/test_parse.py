@@ -36,6 +36,7 @@ def refused(text: str) -> EditError:
         "<think>\nx.py\n" + BLOCK + "or so</think>\n<answer>\na/b.py\n" + BLOCK + "</answer>\nx.py\n" + BLOCK,
         "thoughts without an opening tag\nx.py\n" + BLOCK + "</think>\na/b.py\n" + BLOCK,
         "Draft:\na/b.py\n" + BLOCK + "That is it.</think>\n\na/b.py\n" + BLOCK,
+        "Only the line changes:\n@@ -1 +1 @@\n-old\n+new\n</think>\na/b.py\n" + BLOCK,
         "x.py\n" + BLOCK + "or so</think> The fix:\n\na/b.py\n" + BLOCK,
         "x.py\n" + BLOCK + "or so.</think><answer>\na/b.py\n" + BLOCK + "</answer></think>\n",
         "<answer>\nx.py\n" + BLOCK + "</answer>\nNo:\n<answer>\na/b.py\n" + BLOCK + "</answer>",

@@ -117,6 +117,7 @@ class _Reader:
         self.sections: dict[str | None, _Section] = {}
         self.current: _Section | None = None
         self.empty_patch: int | None = None
+        self.stray_hunk: int | None = None
         self.at_line: int | None = None
 
     def read(self) -> Patch:
@@ -139,18 +140,20 @@ class _Reader:
             elif found["header"] is not None:
                 position = self.header(found["header"].rstrip(" \t\r"), position, begin, end)
             elif found["hunk"] is not None:
-                raise self.refuse(
-                    EditErrorKind.MALFORMED_DIFF,
-                    "a hunk stands below no file's names",
-                    begin,
-                    "write --- a/path and +++ b/path above the hunks of each file, and nothing between them",
-                )
+                self.stray_hunk, position = begin, end
             else:
                 position = self.unified_diff(begin)
 
     def finish(self) -> Patch:
         if self.at_line is not None:
             raise self.refuse(EditErrorKind.MALFORMED_HEADER, "'At Line' stands before no block", len(self.text))
+        if self.stray_hunk is not None:
+            raise self.refuse(
+                EditErrorKind.MALFORMED_DIFF,
+                "a hunk stands below no file's names",
+                self.stray_hunk,
+                "write --- a/path and +++ b/path above the hunks of each file, and nothing between them",
+            )
         if self.empty_patch is not None and self.sections:
             raise self.refuse(
                 EditErrorKind.MALFORMED_HEADER, "the answer says 'Empty Patch' and has edits too", self.empty_patch
