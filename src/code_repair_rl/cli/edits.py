@@ -65,7 +65,7 @@ def apply(
     if as_json:
         typer.echo(json.dumps({"applied": not dry_run, "rung": changes.rung.value, "changes": kinds, "diff": shown}))
         return
-    _print_diff(shown)
+    print_diff(shown)
     _say_done(kinds, changes.rung, dry_run)
 
 
@@ -116,8 +116,8 @@ def diff_trees(
         blocks = sum(len(edit.hunks) for edit in patch.edits)
         numbers = {"files": len(patch.edits), "blocks": blocks, "changed_tokens": changed_tokens(old, new)}
         typer.echo(json.dumps({"text": text, **numbers}))
-    elif unified and sys.stdout.isatty():
-        _print_diff(text)
+    elif unified:
+        print_diff(text)
     else:
         sys.stdout.write(text)
 
@@ -195,7 +195,11 @@ def _console(*, stderr: bool = False) -> Console:
 _STYLES = {"+": "green", "-": "red", "@": "cyan"}
 
 
-def _print_diff(text: str) -> None:
+def print_diff(text: str) -> None:
+    """Print a unified diff: in colours on a terminal, else to the byte, so that what is piped on can be applied."""
+    if not sys.stdout.isatty():
+        sys.stdout.write(text)
+        return
     console = _console()
     header = False
     for line in text.split("\n")[:-1]:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import typer
 from rich.console import Console
-from rich.syntax import Syntax
 
+from code_repair_rl.cli.edits import print_diff
 from code_repair_rl.errors import BadInput, MachineryFailed
 
 if TYPE_CHECKING:
@@ -89,13 +89,15 @@ def fix(
                 tell=lambda tally: status.update(f"{tally.sampled} of {samples} answers, {tally.tested} tested"),
             )
     applied = False
+    diff = _diff(sources[found.path], found.after) if found else None
     if found and as_json:
         applied = yes and _apply(sources[found.path], found.after)
-    elif found:
-        _show(found)
+    elif found and diff:
+        typer.echo()
+        print_diff(diff)
         if yes or _agreed():
             applied = _apply(sources[found.path], found.after)
-    _report(found, tally, applied, sandbox.isolation, as_json)
+    _report(found, diff, tally, applied, sandbox.isolation, as_json)
     if found is None:
         raise typer.Exit(1)
 
@@ -218,19 +220,11 @@ def _finish_unbroken(baseline: JobResult, as_json: bool) -> None:
         typer.echo(f"the tests pass on the code as it is ({baseline.wall_seconds:.1f} s): nothing to repair")
 
 
-def _diff(found: Found) -> str:
-    import difflib
+def _diff(source: _Source, after: str) -> str:
+    """The repair as `git apply` takes it: of the file's own bytes."""
+    from code_repair_rl.edits import unified
 
-    lines = difflib.unified_diff(
-        found.before.splitlines(), found.after.splitlines(), f"a/{found.path}", f"b/{found.path}", lineterm=""
-    )
-    return "\n".join(lines) + "\n"
-
-
-def _show(found: Found) -> None:
-    console = Console(highlight=False)
-    console.print()
-    console.print(Syntax(_diff(found), "diff", background_color="default", word_wrap=True))
+    return unified({source.path: source.raw.decode()}, {source.path: source.encoded(after).decode()})
 
 
 def _agreed() -> bool:
@@ -266,13 +260,13 @@ def _apply(source: _Source, after: str) -> bool:
     return True
 
 
-def _report(found: Found | None, tally: Tally, applied: bool, isolation: str, as_json: bool) -> None:
+def _report(found: Found | None, diff: str | None, tally: Tally, applied: bool, isolation: str, as_json: bool) -> None:
     if as_json:
         answer = {
             "found": found is not None,
             "already_passes": False,
             "path": found.path if found else None,
-            "diff": _diff(found) if found else None,
+            "diff": diff,
             "suspicious_lines": list(found.suspect.numbers) if found else None,
             "applied": applied,
             "tally": asdict(tally),
