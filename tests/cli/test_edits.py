@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
+import os
 import stat
 import subprocess
 import sys
@@ -163,6 +165,61 @@ def test_a_worktrees_link_to_its_repository_is_not_listed(tree: Path) -> None:
     (other / "a.py").write_text(CODE)
     (other / "pkg" / "b.py").write_bytes(b"x = 1\r\n")
     assert crrl("diff", tree, other, cwd=tree).stdout == "*** Empty Patch\n"
+
+
+@pytest.mark.parametrize(
+    "path", ["x" * 300 + ".py", "é" * 130, "/".join(["x" * 200] * 30), "\\ud800.py", "a.py/x.py", "a.py/x/y.py", "pkg"]
+)
+def test_a_path_that_no_file_can_have_is_a_refused_answer(tree: Path, path: str) -> None:
+    block = "<<<<<<< SEARCH\n=======\ny = 1\n>>>>>>> REPLACE\n"
+    for answer in (f'new/c.py\n{block}"{path}"\n{block}', f'*** Rename File: a.py\n*** Move to: "{path}"\n'):
+        assert crrl("check", stdin=answer, cwd=tree).returncode == 1
+        done = crrl("apply", stdin=answer, cwd=tree)
+        assert done.returncode == 2
+        assert done.stderr.startswith("error: ")
+    assert {file.name for file in tree.iterdir()} == {"a.py", "pkg"}
+
+
+@pytest.fixture
+def locked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is called locked cannot be read, by nobody: a real one would not stop root."""
+    read_bytes, scandir = Path.read_bytes, os.scandir
+
+    def refuse(path: str | os.PathLike[str]) -> None:
+        if "locked" in os.fspath(path):
+            raise PermissionError(errno.EACCES, "Permission denied", os.fspath(path))
+
+    def read(path: Path) -> bytes:
+        refuse(path)
+        return read_bytes(path)
+
+    def scan(path: str | os.PathLike[str]) -> object:
+        refuse(path)
+        return scandir(path)
+
+    monkeypatch.setattr(Path, "read_bytes", read)
+    monkeypatch.setattr(os, "scandir", scan)
+
+
+@pytest.mark.usefixtures("locked")
+@pytest.mark.parametrize("place", ["locked.py", "locked/a.py"])
+def test_what_cannot_be_read_is_an_error_and_no_absent_file(tree: Path, place: str) -> None:
+    other = tree.parent / "other"
+    (other / place).parent.mkdir(parents=True)
+    (other / place).write_text(CODE)
+    for folders in ((tree, other), (other, tree)):
+        done = crrl("diff", *folders, cwd=tree)
+        assert done.returncode == 2
+        assert "cannot be read (Permission denied)" in done.stderr
+
+
+@pytest.mark.usefixtures("locked")
+def test_a_file_that_cannot_be_read_is_not_edited(tree: Path) -> None:
+    (tree / "locked.py").write_text(CODE)
+    for command in ("apply", "check"):
+        done = crrl(command, stdin=FIX.replace("a.py", "locked.py"), cwd=tree)
+        assert done.returncode == 2
+        assert "cannot be read (Permission denied)" in done.stderr
 
 
 def test_check_answers_with_its_exit_code(tree: Path) -> None:

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.text import Text
 
 from code_repair_rl.edits.patch import Tolerance
-from code_repair_rl.errors import BadInput, MachineryFailed
+from code_repair_rl.errors import BadInput
 
 if TYPE_CHECKING:
     from code_repair_rl.edits import Changes, EditError
@@ -56,12 +56,7 @@ def apply(
     shown = _unified(tree, changes)
     kinds = {path: _kind(tree, path, text) for path, text in changes.texts.items()}
     if not dry_run:
-        try:
-            tree.write(changes.texts)
-        except OSError as error:
-            raise MachineryFailed(
-                f"the files could not be written ({error.strerror})", where=str(error.filename or root)
-            ) from error
+        tree.write(changes.texts)
     if as_json:
         typer.echo(json.dumps({"applied": not dry_run, "rung": changes.rung.value, "changes": kinds, "diff": shown}))
         return
@@ -144,18 +139,20 @@ def _tree(root: Path) -> WorkingTree:
     """A folder's files, or the one file named."""
     from code_repair_rl.edits.working_tree import WorkingTree
 
-    if root.is_dir():
-        return WorkingTree(root)
-    if root.is_file():
-        return WorkingTree(root.parent, only=root.name)
-    raise BadInput("there is no such folder or file", where=str(root), mend="point --root at the tree to edit")
+    return WorkingTree(root) if _is_folder(root) else WorkingTree(root.parent, only=root.name)
+
+
+def _is_folder(place: Path) -> bool:
+    try:
+        if place.exists():
+            return place.is_dir()
+    except OSError as error:
+        raise BadInput(f"cannot be read ({error.strerror})", where=str(place)) from error
+    raise BadInput("there is no such file or folder", where=str(place), mend="check its spelling")
 
 
 def _two_trees(before: Path, after: Path) -> tuple[dict[str, str], dict[str, str]]:
-    for path in (before, after):
-        if not path.exists():
-            raise BadInput("there is no such file or folder", where=str(path))
-    if before.is_dir() != after.is_dir():
+    if _is_folder(before) != _is_folder(after):
         raise BadInput("one is a folder and the other a file", where=f"{before}, {after}", mend="name two of a kind")
     old, new = _tree(before), _tree(after)
     if before.is_dir():

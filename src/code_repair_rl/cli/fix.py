@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 
 from code_repair_rl.cli.edits import print_diff
-from code_repair_rl.errors import BadInput, MachineryFailed
+from code_repair_rl.errors import BadInput
 
 if TYPE_CHECKING:
     from code_repair_rl.pipelines.fix import Found, Project, Suspect, Tally
@@ -125,13 +125,16 @@ class _Source:
 
 def _read(file: Path, root: Path) -> _Source:
     folder = root.resolve()
-    place = file if file.is_absolute() or file.exists() else root / file
-    resolved = place.resolve()
-    if not resolved.is_file():
+    try:
+        place = file if file.is_absolute() or file.exists() else root / file
+        resolved = place.resolve()
+        raw = resolved.read_bytes() if resolved.is_file() else None
+    except OSError as error:
+        raise BadInput(f"the file cannot be read ({error.strerror})", where=str(file)) from error
+    if raw is None:
         raise BadInput("no such file", where=str(file), mend="name a file of the project")
     if not resolved.is_relative_to(folder):
         raise BadInput("the file is not in the project's folder", where=str(file), mend="name that folder with --root")
-    raw = resolved.read_bytes()
     try:
         raw.decode()
     except UnicodeDecodeError as error:
@@ -240,8 +243,8 @@ def _apply(source: _Source, after: str) -> bool:
     """Write the repaired file, unless it changed since it was read.
 
     Raises:
-        BadInput: it changed.
-        MachineryFailed: it cannot be written.
+        BadInput: it changed, or cannot be written.
+        MachineryFailed: the disk is full.
     """
     from code_repair_rl.home import write_atomically
 
@@ -251,12 +254,7 @@ def _apply(source: _Source, after: str) -> bool:
             where=str(source.file),
             mend="run the command again",
         )
-    mode = source.file.stat().st_mode & 0o7777
-    try:
-        write_atomically(source.file, source.encoded(after))
-        source.file.chmod(mode)
-    except OSError as error:
-        raise MachineryFailed(f"the file cannot be written ({error.strerror})", where=str(source.file)) from error
+    write_atomically(source.file, source.encoded(after))
     return True
 
 
