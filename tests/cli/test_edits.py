@@ -213,6 +213,14 @@ def test_what_cannot_be_read_is_an_error_and_no_absent_file(tree: Path, place: s
         assert "cannot be read (Permission denied)" in done.stderr
 
 
+def test_where_a_file_cannot_be_deleted_nothing_is_changed(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "access", lambda place, mode: Path(place).name != "pkg")
+    done = crrl("apply", stdin=FIX + "*** Delete File: pkg/b.py\n", cwd=tree)
+    assert done.returncode == 2
+    assert "cannot be deleted" in done.stderr
+    assert (tree / "a.py").read_text() == CODE
+
+
 @pytest.mark.usefixtures("locked")
 def test_a_file_that_cannot_be_read_is_not_edited(tree: Path) -> None:
     (tree / "locked.py").write_text(CODE)

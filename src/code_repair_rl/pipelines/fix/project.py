@@ -145,7 +145,7 @@ def copied_project(root: Path, command: str, sandbox: Sandbox, python: Path | No
         yield Project(str(copy), command, sandbox, mounts, folders)
 
 
-def _unreadable(path: Path | str, why: str) -> BadInput:
+def _unreadable(path: Path | str, why: str | None) -> BadInput:
     mend = "make it readable, or name a folder without it with --root"
     return BadInput(f"the project cannot be copied ({why})", where=str(path), mend=mend)
 
