@@ -61,6 +61,22 @@ class TestWriteAtomically:
             os.umask(umask)
         assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o640
 
+    def test_a_file_that_is_replaced_keeps_its_permissions(self, tmp_path: Path) -> None:
+        (tmp_path / "file").touch()
+        (tmp_path / "file").chmod(0o755)
+        write_atomically(tmp_path / "file", "x")
+        assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o755
+
+    def test_a_name_may_be_as_long_as_the_file_system_allows(self, tmp_path: Path) -> None:
+        path = tmp_path / ("é" * 127)
+        write_atomically(path, "x")
+        assert path.read_text() == "x"
+
+    def test_folders_made_in_vain_go_again(self, tmp_path: Path) -> None:
+        with pytest.raises(BadInput):
+            write_atomically(tmp_path / "a" / "b" / ("x" * 300), "x")
+        assert list(tmp_path.iterdir()) == []
+
     def test_a_reader_beside_two_writers_sees_one_whole_text_or_the_other(self, tmp_path: Path) -> None:
         path = tmp_path / "file"
         write_atomically(path, "a" * 200_000)

@@ -11,13 +11,15 @@ import errno
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from code_repair_rl.errors import BadInput, MachineryFailed
 
 ENVIRONMENT_VARIABLE = "CRRL_HOME"
+_LONGEST_PREFIX_BYTES = 100
+"""Of a scratch file's name: with what makes it unique it must not be too long where the name itself is not."""
 
 
 def home() -> Path:
@@ -58,31 +60,77 @@ def locked(name: str) -> Iterator[None]:
 def write_atomically(path: Path, content: bytes | str) -> None:
     """Write `content` to `path` so that a reader, or a kill at any moment, finds the old file or the new one.
 
+    A file that is replaced keeps its mode.
+
     Raises:
         BadInput: nothing can be written there.
         MachineryFailed: the disk is full.
     """
-    data = content.encode() if isinstance(content, str) else content
+    write_all({path: content.encode() if isinstance(content, str) else content})
+
+
+def write_all(contents: Mapping[Path, bytes]) -> None:
+    """As `write_atomically` for several files: all contents are on the disk before the first file is replaced.
+
+    Where that fails, folders made for them go again.
+
+    Raises:
+        BadInput: nothing can be written there.
+        MachineryFailed: the disk is full.
+    """
+    folders: list[Path] = []
+    scratches: dict[Path, Path] = {}
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, scratch = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    except OSError as error:
-        raise _named(error, path) from error
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        Path(scratch).chmod(0o666 & ~umask)
-        Path(scratch).replace(path)
-    except OSError as error:
-        Path(scratch).unlink(missing_ok=True)
-        raise _named(error, path) from error
+        for path, content in contents.items():
+            with _naming(path):
+                _make_folders(path.parent, folders)
+                scratches[path] = _scratch_file(path)
+                _fill(scratches[path], content, _mode_of(path))
+        for path, scratch in scratches.items():
+            with _naming(path):
+                scratch.replace(path)
     except BaseException:
-        Path(scratch).unlink(missing_ok=True)
+        for scratch in scratches.values():
+            scratch.unlink(missing_ok=True)
+        for folder in reversed(folders):
+            with suppress(OSError):  # it holds something by now
+                folder.rmdir()
         raise
+
+
+def _make_folders(folder: Path, made: list[Path]) -> None:
+    """Make the folder and those above it that are absent, and note each in `made`."""
+    absent = []
+    while not folder.exists():
+        absent.append(folder)
+        folder = folder.parent
+    for one in reversed(absent):
+        one.mkdir(exist_ok=True)
+        made.append(one)
+
+
+def _scratch_file(path: Path) -> Path:
+    prefix = os.fsdecode(os.fsencode(f".{path.name}")[:_LONGEST_PREFIX_BYTES])
+    handle, scratch = tempfile.mkstemp(prefix=f"{prefix}.", dir=path.parent)
+    os.close(handle)
+    return Path(scratch)
+
+
+def _fill(scratch: Path, content: bytes, mode: int) -> None:
+    with scratch.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    scratch.chmod(mode)
+
+
+def _mode_of(path: Path) -> int:
+    """Of the file, or what new files get."""
+    if path.exists():
+        return path.stat().st_mode & 0o7777
+    umask = os.umask(0)
+    os.umask(umask)
+    return 0o666 & ~umask
 
 
 @contextmanager
@@ -124,6 +172,14 @@ def require_free_space(folder: Path, needed_bytes: int, what: str) -> None:
             where=str(folder),
             mend=f"free some space, or point {ENVIRONMENT_VARIABLE} (and the run directory) at another disk",
         )
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise _named(error, path) from error
 
 
 def _named(error: OSError, path: Path) -> Exception:

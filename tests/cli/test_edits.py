@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
+import os
 import stat
 import subprocess
 import sys
@@ -97,6 +99,26 @@ def test_an_answer_without_a_path_goes_onto_the_file_named_as_root(tree: Path) -
     assert (tree / "a.py").read_text() == CODE.replace("-", "+")
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        FIX + "b.py\n<<<<<<< SEARCH\n=======\nmine = 2\n>>>>>>> REPLACE\n",
+        "*** Rename File: a.py\n*** Move to: b.py\n",
+        "*** Delete File: b.py\n",
+        FIX.replace("a.py", "new.py"),
+    ],
+)
+def test_with_one_file_as_root_no_other_file_is_touched(tree: Path, answer: str) -> None:
+    (tree / "b.py").write_text("mine = 1\n")
+    for command, code in (("apply", 2), ("check", 1)):
+        done = crrl(command, "--root", "a.py", stdin=answer, cwd=tree)
+        assert done.returncode == code
+        assert "only 'a.py' is to be edited" in done.stderr
+    assert {path.name for path in tree.iterdir()} == {"a.py", "b.py", "pkg"}
+    assert (tree / "a.py").read_text() == CODE
+    assert (tree / "b.py").read_text() == "mine = 1\n"
+
+
 def test_one_bad_block_leaves_every_file_as_it_was(tree: Path) -> None:
     done = crrl("apply", stdin=FIX + FIX.replace("a.py", "pkg/b.py"), cwd=tree)
     assert done.returncode == 2
@@ -121,6 +143,91 @@ def test_protected_files_are_left_alone(tree: Path) -> None:
     done = crrl("apply", "--protect", "pkg", "--protect", "a.*", stdin=FIX, cwd=tree)
     assert done.returncode == 2
     assert "must not be edited" in done.stderr
+
+
+@pytest.mark.parametrize("path", [".git/config", ".git", "vendored/.GIT/hooks/pre-commit", ".hg/hgrc", "a/.svn/x"])
+def test_version_control_is_never_touched(tree: Path, path: str) -> None:
+    answers = (
+        f'"{path}"\n<<<<<<< SEARCH\n=======\n[core]\n\tfsmonitor = "touch owned"\n>>>>>>> REPLACE\n',
+        f"*** Rename File: a.py\n*** Move to: {path}\n",
+    )
+    for answer in answers:
+        done = crrl("apply", stdin=answer, cwd=tree)
+        assert done.returncode == 2
+        assert "belongs to version control" in done.stderr
+    assert {file.name for file in tree.iterdir()} == {"a.py", "pkg"}
+
+
+def test_a_worktrees_link_to_its_repository_is_not_listed(tree: Path) -> None:
+    other = tree.parent / "other"
+    (other / "pkg").mkdir(parents=True)
+    (other / ".git").write_text("gitdir: /elsewhere\n")
+    (other / "a.py").write_text(CODE)
+    (other / "pkg" / "b.py").write_bytes(b"x = 1\r\n")
+    assert crrl("diff", tree, other, cwd=tree).stdout == "*** Empty Patch\n"
+
+
+@pytest.mark.parametrize(
+    "path", ["x" * 300 + ".py", "é" * 130, "/".join(["x" * 200] * 30), "\\ud800.py", "a.py/x.py", "a.py/x/y.py", "pkg"]
+)
+def test_a_path_that_no_file_can_have_is_a_refused_answer(tree: Path, path: str) -> None:
+    block = "<<<<<<< SEARCH\n=======\ny = 1\n>>>>>>> REPLACE\n"
+    for answer in (f'new/c.py\n{block}"{path}"\n{block}', f'*** Rename File: a.py\n*** Move to: "{path}"\n'):
+        assert crrl("check", stdin=answer, cwd=tree).returncode == 1
+        done = crrl("apply", stdin=answer, cwd=tree)
+        assert done.returncode == 2
+        assert done.stderr.startswith("error: ")
+    assert {file.name for file in tree.iterdir()} == {"a.py", "pkg"}
+
+
+@pytest.fixture
+def locked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is called locked cannot be read, by nobody: a real one would not stop root."""
+    read_bytes, scandir = Path.read_bytes, os.scandir
+
+    def refuse(path: str | os.PathLike[str]) -> None:
+        if "locked" in os.fspath(path):
+            raise PermissionError(errno.EACCES, "Permission denied", os.fspath(path))
+
+    def read(path: Path) -> bytes:
+        refuse(path)
+        return read_bytes(path)
+
+    def scan(path: str | os.PathLike[str]) -> object:
+        refuse(path)
+        return scandir(path)
+
+    monkeypatch.setattr(Path, "read_bytes", read)
+    monkeypatch.setattr(os, "scandir", scan)
+
+
+@pytest.mark.usefixtures("locked")
+@pytest.mark.parametrize("place", ["locked.py", "locked/a.py"])
+def test_what_cannot_be_read_is_an_error_and_no_absent_file(tree: Path, place: str) -> None:
+    other = tree.parent / "other"
+    (other / place).parent.mkdir(parents=True)
+    (other / place).write_text(CODE)
+    for folders in ((tree, other), (other, tree)):
+        done = crrl("diff", *folders, cwd=tree)
+        assert done.returncode == 2
+        assert "cannot be read (Permission denied)" in done.stderr
+
+
+def test_where_a_file_cannot_be_deleted_nothing_is_changed(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "access", lambda place, mode: Path(place).name != "pkg")
+    done = crrl("apply", stdin=FIX + "*** Delete File: pkg/b.py\n", cwd=tree)
+    assert done.returncode == 2
+    assert "cannot be deleted" in done.stderr
+    assert (tree / "a.py").read_text() == CODE
+
+
+@pytest.mark.usefixtures("locked")
+def test_a_file_that_cannot_be_read_is_not_edited(tree: Path) -> None:
+    (tree / "locked.py").write_text(CODE)
+    for command in ("apply", "check"):
+        done = crrl(command, stdin=FIX.replace("a.py", "locked.py"), cwd=tree)
+        assert done.returncode == 2
+        assert "cannot be read (Permission denied)" in done.stderr
 
 
 def test_check_answers_with_its_exit_code(tree: Path) -> None:

@@ -1,6 +1,9 @@
 """`crrl fix` on a small project of a user's: what it prints, what it applies, and what it refuses."""
 
 import json
+import shutil
+import subprocess
+from codecs import BOM_UTF8
 from collections.abc import Callable
 from pathlib import Path
 
@@ -145,6 +148,37 @@ def test_line_endings_and_permissions_stay(project: Path, answering: Answering) 
     assert _crrl("stats.py", "--tests", QUICK, "--samples", "1", "--hint-lines", "5", "-y").exit_code == 0
     assert (project / "stats.py").read_bytes() == MENDED.replace("\n", "\r\n").encode()
     assert (project / "stats.py").stat().st_mode & 0o777 == 0o755
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
+@pytest.mark.parametrize(
+    "written",
+    [
+        str.encode,
+        lambda text: text.replace("\n", "\r\n").encode(),
+        lambda text: text.rstrip("\n").encode(),
+        lambda text: text.replace("    total =", "\x0c\n    total =").encode(),
+        lambda text: BOM_UTF8 + text.encode(),
+    ],
+    ids=["plain", "CRLF", "no final newline", "form feed", "byte-order mark"],
+)
+def test_git_applies_the_diff_that_is_shown(
+    project: Path, answering: Answering, written: Callable[[str], bytes]
+) -> None:
+    answering(lambda prompt, n: [MEND] * n)
+    (project / "stats.py").write_bytes(written(BROKEN))
+    arguments = ["stats.py", "--tests", QUICK, "--samples", "1"]
+    diff = json.loads(_crrl(*arguments, "--json").stdout)["diff"]
+    assert diff in _crrl(*arguments, answer="n\n").stdout_bytes.decode()
+    subprocess.run(["git", "apply", "-"], input=diff.encode(), check=True, cwd=project)
+    assert (project / "stats.py").read_bytes() == written(MENDED)
+
+
+def test_a_byte_order_mark_is_no_obstacle_and_stays(project: Path, answering: Answering) -> None:
+    answering(lambda prompt, n: [MEND] * n)
+    (project / "stats.py").write_bytes(BOM_UTF8 + BROKEN.encode())
+    assert _crrl("stats.py", "--tests", QUICK, "--samples", "1", "--hint-lines", "5", "-y").exit_code == 0
+    assert (project / "stats.py").read_bytes() == BOM_UTF8 + MENDED.encode()
 
 
 def test_the_real_model_code_runs_end_to_end(project: Path) -> None:

@@ -96,6 +96,9 @@ def test_one_file_may_not_be_edited_under_no_name_and_its_own_at_one_place() -> 
         ("*** Delete File: c.py\n", EditErrorKind.NO_SUCH_FILE),
         ("*** Rename File: c.py\n*** Move to: d.py\n", EditErrorKind.NO_SUCH_FILE),
         ("*** Rename File: a.py\n*** Move to: b.py\n", EditErrorKind.FILE_EXISTS),
+        ("*** Rename File: a.py\n*** Move to: b.py/a.py\n", EditErrorKind.FILE_EXISTS),
+        ("a.py/x/y.py\n" + block("", "y\n"), EditErrorKind.FILE_EXISTS),
+        ("*** Add File: c\n*** Add File: c/x.py\n", EditErrorKind.FILE_EXISTS),
         ("a.py\n" + block("", "y\n"), EditErrorKind.EMPTY_SEARCH),
         ("*** Add File: a.py\n", EditErrorKind.EMPTY_SEARCH),
         ("*** Delete File: b.py\n" + block("gone\n", ""), EditErrorKind.SEARCH_NOT_FOUND),
@@ -105,6 +108,12 @@ def test_one_file_may_not_be_edited_under_no_name_and_its_own_at_one_place() -> 
 )
 def test_edits_that_do_not_fit_the_tree(text: str, kind: EditErrorKind) -> None:
     assert refused(text).kind is kind
+
+
+def test_a_file_may_become_a_folder() -> None:
+    assert parse("*** Rename File: a\n*** Move to: a/__init__.py\n").apply({"a": "x\n"}) == {"a/__init__.py": "x\n"}
+    with_two = parse("*** Delete File: a\n*** Add File: a/b.py\n*** Add File: a/c.py\n")
+    assert with_two.apply({"a": "x\n"}) == {"a/b.py": "", "a/c.py": ""}
 
 
 def test_a_wrong_path_is_answered_with_the_likely_one() -> None:

@@ -34,6 +34,8 @@ TROUBLE: dict[str, Callable[[], str]] = {
     "closings": lambda: many(">>>>>>> REPLACE\n"),
     "tags": lambda: many("<answer>\n</answer>\n"),
     "thoughts": lambda: many("<think>\n</think>\n"),
+    "closed thoughts in one line": lambda: many("</think> "),
+    "closed thoughts": lambda: many("x</think>\n"),
     "fences": lambda: many("```\n"),
     "almost dividers": lambda: "<<<<<<< SEARCH\n" + many("========\n"),
     "shorter dividers": lambda: "<" * 17 + " SEARCH\n" + many("=======\n"),
@@ -74,7 +76,9 @@ def test_ten_megabytes_take_less_than_a_second(name: str) -> None:
     assert min(seconds) < 1.0
 
 
-@pytest.mark.parametrize("piece", ["<<<<<<< SEARCH\n=======\nx\n>>>>>>> REPLACE\n", "text\n", "--- a\n", "<answer>\n"])
+@pytest.mark.parametrize(
+    "piece", ["<<<<<<< SEARCH\n=======\nx\n>>>>>>> REPLACE\n", "text\n", "--- a\n", "<answer>\n", "<think></think>x"]
+)
 def test_twice_the_text_takes_about_twice_the_time(piece: str) -> None:
     def cost(copies: int) -> float:
         text = "<answer>\n" + piece * copies

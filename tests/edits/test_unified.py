@@ -150,6 +150,11 @@ HUNK = "@@ -1 +1 @@\n-a\n+b\n"
         ("--- a/../x\n+++ b/../x\n" + HUNK, EditErrorKind.PATH_OUTSIDE),
         ("--- /x\n+++ /x\n" + HUNK, EditErrorKind.PATH_OUTSIDE),
         (("--- a/x\n+++ b/x\n" + HUNK) * 2, EditErrorKind.OVERLAPPING),
+        ("--- a/x\n+++ b/x\n-a\n+b\n", EditErrorKind.MALFORMED_DIFF),
+        ("--- /dev/null\n+++ b/x\n+b\n", EditErrorKind.MALFORMED_DIFF),
+        ("--- a/x\n+++ b/x\nHere:\n" + HUNK, EditErrorKind.MALFORMED_DIFF),
+        ("diff --git a/x b/x\nindex 1..2\n" + HUNK, EditErrorKind.MALFORMED_DIFF),
+        (HUNK, EditErrorKind.MALFORMED_DIFF),
     ],
 )
 def test_sloppy_diffs_are_refused(text: str, kind: EditErrorKind) -> None:
@@ -157,6 +162,53 @@ def test_sloppy_diffs_are_refused(text: str, kind: EditErrorKind) -> None:
         parse(text)
     assert caught.value.kind is kind
     assert caught.value.line is not None
+
+
+@pytest.mark.parametrize(
+    ("rest", "line"),
+    [
+        ("+c\n", 6),
+        ("    c\n", 6),
+        ("-c\n", 6),
+        ("-    c\n", 6),
+        ("--- c\n", 6),
+        ("\n+c\n", 7),
+        ("@@ -5 +5\n-c\n+d\n", 6),
+        ("@@ def f():\n-c\n+d\n", 6),
+        ("\n@@ -5 +5\n-c\n+d\n", 7),
+        ("```\n```diff\n@@ -5 +5 @@\n-c\n+d\n", 8),
+        ("--- a/y\n+++ b/y\n@@ -1 +1\n-c\n+d\n", 8),
+    ],
+)
+def test_no_line_of_a_diff_is_passed_over(rest: str, line: int) -> None:
+    with pytest.raises(EditError) as caught:
+        parse("--- a/x\n+++ b/x\n" + HUNK + rest)
+    assert (caught.value.kind, caught.value.line) == (EditErrorKind.MALFORMED_DIFF, line)
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        "-- \n2.39.2\n\n",
+        "--\n2.39.2\n",
+        "---\nThat is all.\n",
+        "- The bound was off by one.\n- Nothing else changed.\n",
+        "\n+ one more bullet\n",
+        "\n  - a bullet within\n",
+        "\n    an indented line\n",
+        "```\nDone: - and + as before.\n",
+        "\ncommit 1234\nAuthor: A. B.\n\n    Say why\n",
+        "",
+    ],
+)
+def test_prose_may_follow_a_diff(rest: str) -> None:
+    assert parse("--- a/x\n+++ b/x\n" + HUNK + rest).apply({"x": "a\n"}) == {"x": "b\n"}
+
+
+def test_blank_lines_may_stand_between_hunks() -> None:
+    for first, second in (("@@ -1 +1 @@", "@@ -3 +3 @@"), ("@@ @@", "@@ @@")):
+        text = f"--- a/x\n+++ b/x\n{first}\n-a\n+A\n\n\n{second}\n-c\n+C\n"
+        assert parse(text).apply({"x": "a\nb\nc\n"}) == {"x": "A\nb\nC\n"}
 
 
 def test_a_deletion_must_know_what_it_deletes() -> None:

@@ -50,6 +50,11 @@ def test_changes_are_named_by_the_function_they_lie_in() -> None:
     assert [hunk.unit for hunk in hunks(OLD, NEW)] == ["line 2", "first", "Box.put", "Box.empty"]
 
 
+def test_form_feeds_before_functions_do_not_move_the_changes() -> None:
+    old, new = (text.replace("\n\n\n", "\n\n\x0c\n\x0c\n\x0c\n") for text in (OLD, NEW))
+    assert [hunk.unit for hunk in hunks(old, new)] == ["line 2", "first", "Box.put", "Box.empty"]
+
+
 def test_one_change_is_taken_back_and_the_others_stay() -> None:
     (put,) = [hunk for hunk in hunks(OLD, NEW) if hunk.unit == "Box.put"]
     assert reverted(OLD, NEW, [put]) == NEW.replace("[x]\n\n    def get", "x\n\n    def get")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from code_repair_rl.tasks import HintLevel, Line, RepositoryTests, messages
-from code_repair_rl.tasks.excerpts import excerpt
+from code_repair_rl.tasks.excerpts import excerpt, stretches
 from tests.tasks.examples import addition
 
 TEXT = """import os
@@ -49,6 +50,13 @@ def test_every_line_asked_for_is_shown_in_order(numbers: list[int]) -> None:
     place = 0
     for line in shown:
         place = lines.index(line, place) + 1 if line else place
+
+
+@pytest.mark.parametrize("sign", ["\x0c", "# \x1c", "LINE = '\u2028'"])
+def test_a_form_feed_or_another_separator_ends_no_line(sign: str) -> None:
+    shown = excerpt(TEXT, [16])
+    assert excerpt(f"{sign}\n{TEXT}", [17]) == shown
+    assert stretches(f"{sign}\n{TEXT}", [17]) == [(16, 17)]
 
 
 def test_code_that_does_not_parse_is_shown_around_the_line() -> None:

@@ -13,10 +13,11 @@ from rich.console import Console
 from rich.text import Text
 
 from code_repair_rl.edits.patch import Tolerance
-from code_repair_rl.errors import BadInput, MachineryFailed
+from code_repair_rl.errors import BadInput
 
 if TYPE_CHECKING:
     from code_repair_rl.edits import Changes, EditError
+    from code_repair_rl.edits.working_tree import WorkingTree
 
 edits_app = typer.Typer(name="edits", help="Apply, build and check edits as models write them.", no_args_is_help=True)
 
@@ -49,25 +50,17 @@ def apply(
 ) -> None:
     """Apply an answer to the files on disk: all of it, or nothing."""
     from code_repair_rl.edits import parse
-    from code_repair_rl.edits.working_tree import WorkingTree
 
-    folder, only = _folder_and_file(root)
-    tree = WorkingTree(folder)
-    before: Mapping[str, str] = tree if only is None else {only: tree[only]}
-    changes = parse(_read_answer(answer)).changes(before, tolerance=tolerance, protected=protect or ())
-    shown = _unified(before, changes)
-    kinds = {path: _kind(before, path, text) for path, text in changes.texts.items()}
+    tree = _tree(root)
+    changes = parse(_read_answer(answer)).changes(tree, tolerance=tolerance, protected=protect or ())
+    shown = _unified(tree, changes)
+    kinds = {path: _kind(tree, path, text) for path, text in changes.texts.items()}
     if not dry_run:
-        try:
-            tree.write(changes.texts)
-        except OSError as error:
-            raise MachineryFailed(
-                f"the files could not be written ({error.strerror})", where=str(error.filename or folder)
-            ) from error
+        tree.write(changes.texts)
     if as_json:
         typer.echo(json.dumps({"applied": not dry_run, "rung": changes.rung.value, "changes": kinds, "diff": shown}))
         return
-    _print_diff(shown)
+    print_diff(shown)
     _say_done(kinds, changes.rung, dry_run)
 
 
@@ -81,21 +74,18 @@ def check(
 ) -> None:
     """Say whether an answer can be read and applied; exit code 1 if not."""
     from code_repair_rl.edits import EditError, parse
-    from code_repair_rl.edits.working_tree import WorkingTree
 
-    folder, only = _folder_and_file(root)
-    tree = WorkingTree(folder)
-    before: Mapping[str, str] = tree if only is None else {only: tree[only]}
+    tree = _tree(root)
     text = _read_answer(answer)
     try:
-        changes = parse(text).changes(before, tolerance=tolerance, protected=protect or ())
+        changes = parse(text).changes(tree, tolerance=tolerance, protected=protect or ())
     except EditError as error:
         if as_json:
             typer.echo(json.dumps(_error_object(error)))
         else:
             _console(stderr=True).print(Text(f"{error.kind.value}: ", style="bold red") + Text(str(error)))
         raise typer.Exit(1) from error
-    kinds = {path: _kind(before, path, text) for path, text in changes.texts.items()}
+    kinds = {path: _kind(tree, path, text) for path, text in changes.texts.items()}
     if as_json:
         typer.echo(json.dumps({"ok": True, "rung": changes.rung.value, "changes": kinds}))
     else:
@@ -121,8 +111,8 @@ def diff_trees(
         blocks = sum(len(edit.hunks) for edit in patch.edits)
         numbers = {"files": len(patch.edits), "blocks": blocks, "changed_tokens": changed_tokens(old, new)}
         typer.echo(json.dumps({"text": text, **numbers}))
-    elif unified and sys.stdout.isatty():
-        _print_diff(text)
+    elif unified:
+        print_diff(text)
     else:
         sys.stdout.write(text)
 
@@ -145,25 +135,29 @@ def _read_answer(answer: Path) -> str:
         raise EditError(EditErrorKind.NOT_TEXT, "the answer is not UTF-8 text", line=line) from error
 
 
-def _folder_and_file(root: Path) -> tuple[Path, str | None]:
-    if root.is_dir():
-        return root, None
-    if root.is_file():
-        return root.parent, root.name
-    raise BadInput("there is no such folder or file", where=str(root), mend="point --root at the tree to edit")
+def _tree(root: Path) -> WorkingTree:
+    """A folder's files, or the one file named."""
+    from code_repair_rl.edits.working_tree import WorkingTree
+
+    return WorkingTree(root) if _is_folder(root) else WorkingTree(root.parent, only=root.name)
+
+
+def _is_folder(place: Path) -> bool:
+    try:
+        if place.exists():
+            return place.is_dir()
+    except OSError as error:
+        raise BadInput(f"cannot be read ({error.strerror})", where=str(place)) from error
+    raise BadInput("there is no such file or folder", where=str(place), mend="check its spelling")
 
 
 def _two_trees(before: Path, after: Path) -> tuple[dict[str, str], dict[str, str]]:
-    from code_repair_rl.edits.working_tree import WorkingTree
-
-    for path in (before, after):
-        if not path.exists():
-            raise BadInput("there is no such file or folder", where=str(path))
-    if before.is_dir() != after.is_dir():
+    if _is_folder(before) != _is_folder(after):
         raise BadInput("one is a folder and the other a file", where=f"{before}, {after}", mend="name two of a kind")
+    old, new = _tree(before), _tree(after)
     if before.is_dir():
-        return dict(WorkingTree(before)), dict(WorkingTree(after))
-    return {before.name: WorkingTree(before.parent)[before.name]}, {before.name: WorkingTree(after.parent)[after.name]}
+        return dict(old), dict(new)
+    return {before.name: old[before.name]}, {before.name: new[after.name]}
 
 
 def _kind(before: Mapping[str, str], path: str, text: str | None) -> str:
@@ -198,7 +192,11 @@ def _console(*, stderr: bool = False) -> Console:
 _STYLES = {"+": "green", "-": "red", "@": "cyan"}
 
 
-def _print_diff(text: str) -> None:
+def print_diff(text: str) -> None:
+    """Print a unified diff: in colours on a terminal, else to the byte, so that what is piped on can be applied."""
+    if not sys.stdout.isatty():
+        sys.stdout.write(text)
+        return
     console = _console()
     header = False
     for line in text.split("\n")[:-1]:

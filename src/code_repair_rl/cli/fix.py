@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from codecs import BOM_UTF8
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
@@ -11,9 +12,9 @@ from typing import TYPE_CHECKING
 
 import typer
 from rich.console import Console
-from rich.syntax import Syntax
 
-from code_repair_rl.errors import BadInput, MachineryFailed
+from code_repair_rl.cli.edits import print_diff
+from code_repair_rl.errors import BadInput
 
 if TYPE_CHECKING:
     from code_repair_rl.pipelines.fix import Found, Project, Suspect, Tally
@@ -88,13 +89,15 @@ def fix(
                 tell=lambda tally: status.update(f"{tally.sampled} of {samples} answers, {tally.tested} tested"),
             )
     applied = False
+    diff = _diff(sources[found.path], found.after) if found else None
     if found and as_json:
         applied = yes and _apply(sources[found.path], found.after)
-    elif found:
-        _show(found)
+    elif found and diff:
+        typer.echo()
+        print_diff(diff)
         if yes or _agreed():
             applied = _apply(sources[found.path], found.after)
-    _report(found, tally, applied, sandbox.isolation, as_json)
+    _report(found, diff, tally, applied, sandbox.isolation, as_json)
     if found is None:
         raise typer.Exit(1)
 
@@ -110,29 +113,33 @@ class _Source:
 
     @property
     def text(self) -> str:
-        """Lines end with a line feed."""
-        text = self.raw.decode()
+        """Lines end with a line feed; without a byte-order mark, which is no Python once it is decoded."""
+        text = self.raw.removeprefix(BOM_UTF8).decode()
         return text.replace("\r\n", "\n") if self.crlf else text
 
     def encoded(self, text: str) -> bytes:
-        """`text` with the file's own line endings."""
-        return (text.replace("\n", "\r\n") if self.crlf else text).encode()
+        """`text` with the file's own line endings and byte-order mark."""
+        mark = BOM_UTF8 if self.raw.startswith(BOM_UTF8) else b""
+        return mark + (text.replace("\n", "\r\n") if self.crlf else text).encode()
 
 
 def _read(file: Path, root: Path) -> _Source:
     folder = root.resolve()
-    place = file if file.is_absolute() or file.exists() else root / file
-    resolved = place.resolve()
-    if not resolved.is_file():
+    try:
+        place = file if file.is_absolute() or file.exists() else root / file
+        resolved = place.resolve()
+        raw = resolved.read_bytes() if resolved.is_file() else None
+    except OSError as error:
+        raise BadInput(f"the file cannot be read ({error.strerror})", where=str(file)) from error
+    if raw is None:
         raise BadInput("no such file", where=str(file), mend="name a file of the project")
     if not resolved.is_relative_to(folder):
         raise BadInput("the file is not in the project's folder", where=str(file), mend="name that folder with --root")
-    raw = resolved.read_bytes()
     try:
         raw.decode()
     except UnicodeDecodeError as error:
         raise BadInput(f"the file is not UTF-8 text ({error.reason})", where=str(file)) from error
-    if not raw.strip():
+    if not raw.removeprefix(BOM_UTF8).strip():
         raise BadInput("the file is empty: there is nothing to repair", where=str(file))
     if b"\r" in raw.replace(b"\r\n", b""):
         mend = "write line feeds: Python counts a lone carriage return as a line, and most editors do not"
@@ -216,19 +223,11 @@ def _finish_unbroken(baseline: JobResult, as_json: bool) -> None:
         typer.echo(f"the tests pass on the code as it is ({baseline.wall_seconds:.1f} s): nothing to repair")
 
 
-def _diff(found: Found) -> str:
-    import difflib
+def _diff(source: _Source, after: str) -> str:
+    """The repair as `git apply` takes it: of the file's own bytes."""
+    from code_repair_rl.edits import unified
 
-    lines = difflib.unified_diff(
-        found.before.splitlines(), found.after.splitlines(), f"a/{found.path}", f"b/{found.path}", lineterm=""
-    )
-    return "\n".join(lines) + "\n"
-
-
-def _show(found: Found) -> None:
-    console = Console(highlight=False)
-    console.print()
-    console.print(Syntax(_diff(found), "diff", background_color="default", word_wrap=True))
+    return unified({source.path: source.raw.decode()}, {source.path: source.encoded(after).decode()})
 
 
 def _agreed() -> bool:
@@ -244,8 +243,8 @@ def _apply(source: _Source, after: str) -> bool:
     """Write the repaired file, unless it changed since it was read.
 
     Raises:
-        BadInput: it changed.
-        MachineryFailed: it cannot be written.
+        BadInput: it changed, or cannot be written.
+        MachineryFailed: the disk is full.
     """
     from code_repair_rl.home import write_atomically
 
@@ -255,22 +254,17 @@ def _apply(source: _Source, after: str) -> bool:
             where=str(source.file),
             mend="run the command again",
         )
-    mode = source.file.stat().st_mode & 0o7777
-    try:
-        write_atomically(source.file, source.encoded(after))
-        source.file.chmod(mode)
-    except OSError as error:
-        raise MachineryFailed(f"the file cannot be written ({error.strerror})", where=str(source.file)) from error
+    write_atomically(source.file, source.encoded(after))
     return True
 
 
-def _report(found: Found | None, tally: Tally, applied: bool, isolation: str, as_json: bool) -> None:
+def _report(found: Found | None, diff: str | None, tally: Tally, applied: bool, isolation: str, as_json: bool) -> None:
     if as_json:
         answer = {
             "found": found is not None,
             "already_passes": False,
             "path": found.path if found else None,
-            "diff": _diff(found) if found else None,
+            "diff": diff,
             "suspicious_lines": list(found.suspect.numbers) if found else None,
             "applied": applied,
             "tally": asdict(tally),

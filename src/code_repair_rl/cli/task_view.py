@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.syntax import Syntax
 from rich.table import Table
 
+from code_repair_rl.edits.lines import lines_of
 from code_repair_rl.tasks import FunctionTests, HintLevel, RepositoryTests, Task, has_hint, messages, oracle_answer
 from code_repair_rl.tasks.excerpts import stretches
 
@@ -69,7 +70,7 @@ def _print_facts(console: Console, task: Task) -> None:
 def _print_code(console: Console, path: str, text: str, faulty: set[int]) -> None:
     """A file with numbered lines, the faulty ones marked; of a long one the functions around those, cut where they are
     long themselves."""
-    count = len(text.splitlines())
+    count = len(lines_of(text))
     if count <= _WHOLE_FILE_LINES or not faulty:
         parts = [(1, min(count, _LONGEST_FILE_LINES))]
     else:

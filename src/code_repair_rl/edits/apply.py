@@ -18,6 +18,7 @@ def find_changes(patch: Patch, files: Mapping[str, str], *, tolerance: Tolerance
     edits = _by_path(patch, files)
     leaving = {path for path, edit in edits if edit.deleted or edit.renamed_to is not None}
     texts: dict[str, str] = {}
+    lines: dict[str, int | None] = {}
     rung = Tolerance.EXACT
     for path, edit in edits:
         _check_paths(path, edit, protected)
@@ -27,7 +28,7 @@ def find_changes(patch: Patch, files: Mapping[str, str], *, tolerance: Tolerance
         if edit.deleted:
             continue
         target = path if edit.renamed_to is None else edit.renamed_to
-        if target in texts or (target != path and target in files and target not in leaving):
+        if target in texts or (target != path and target not in leaving and files.get(target) is not None):
             raise EditError(
                 EditErrorKind.FILE_EXISTS,
                 f"{target!r} is there already",
@@ -36,9 +37,27 @@ def find_changes(patch: Patch, files: Mapping[str, str], *, tolerance: Tolerance
                 hint="rename to a path that is free, or delete that file in the same patch",
             )
         texts[target] = text
+        lines[target] = edit.line
+    for path, line in lines.items():
+        for folder in _folders_above(path) if path not in files else ():
+            if folder in texts or (folder in files and folder not in leaving):
+                raise EditError(
+                    EditErrorKind.FILE_EXISTS,
+                    f"{folder!r} is a file, not a folder",
+                    line=line,
+                    path=path,
+                    hint="choose a path that is free",
+                )
     changed: dict[str, str | None] = {path: None for path in leaving if path not in texts}
     changed.update({path: text for path, text in texts.items() if path not in files or files[path] != text})
     return Changes(changed, rung)
+
+
+def _folders_above(path: str) -> Iterable[str]:
+    end = path.find("/")
+    while end >= 0:
+        yield path[:end]
+        end = path.find("/", end + 1)
 
 
 def _by_path(patch: Patch, files: Mapping[str, str]) -> list[tuple[str, FileEdit]]:

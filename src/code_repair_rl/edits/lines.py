@@ -7,6 +7,8 @@ carriage returns, form feeds and Unicode separators are ordinary characters of a
 
 from __future__ import annotations
 
+import io
+
 LF = "\n"
 CRLF = "\r\n"
 
@@ -19,6 +21,19 @@ def fits_crlf(text: str) -> bool:
 def line_ending(text: str) -> str:
     """`CRLF` where every line of `text` ends so (and there is one that ends), else `LF`."""
     return CRLF if "\r\n" in text and fits_crlf(text) else LF
+
+
+def lines_of(text: str) -> list[str]:
+    """The lines as edits see them, without their endings; line `n` of a message, a hint or a syntax tree is item `n-1`.
+
+    Python's parser counts the same lines, but for lone carriage returns, each of which ends a line there.
+    """
+    return split_lines(text, line_ending(text))[0]
+
+
+def whole_lines(text: str) -> list[str]:
+    """The same lines with their endings: joined they are the text."""
+    return list(io.StringIO(text))
 
 
 def split_lines(text: str, ending: str) -> tuple[list[str], bool]:

@@ -9,9 +9,9 @@ fences) are passed over. Inside a block only markers of the block's own length d
   if it reads as a path (`paths.read_path`); else the block belongs to the file of the block before it; the first block
   of a text may have no path at all, which means the tree's only file.
 - `*** ` headers (`render.py`): they stand below the path line.
-- `<answer>` at the beginning of a line, or the end of `<think>`: what came before was a draft and is dropped.
+- `<answer>` at the beginning of a line, or `</think>` anywhere in one: what came before was a draft and is dropped.
   `</answer>`: what comes after is not read.
-- `diff --git`, or `--- ` with `+++ ` below it: a unified diff (`unified.py`).
+- `diff --git`, or `--- ` with `+++ ` below it: a unified diff (`unified.py`). A hunk's header anywhere else is refused.
 """
 
 from __future__ import annotations
@@ -29,13 +29,16 @@ MAX_LINE_NUMBER_DIGITS = 9
 
 _EVENT = (
     r"(?P<search><{7,}+) SEARCH[ \t\r]*+$"
-    r"|[ \t]*+(?P<tag></?(?:answer|think)>)"
+    r"|[ \t]*+(?P<tag></?answer>|<think>)"
     r"|\*\*\* (?P<header>(?:Empty Patch|Add File|Delete File|Rename File|No Newline at End of File"
     r"|Newline at End of File|Line Endings|At Line)\b[^\n]*+)"
     r"|(?P<diff>diff --git |--- [^\n]*+\n\+\+\+ )"
+    r"|(?P<hunk>@@ -\d)"
 )
 _HERE = re.compile(_EVENT, re.MULTILINE)
 _AHEAD = re.compile(f"^(?:{_EVENT})", re.MULTILINE)
+_THOUGHT = "</think>"
+"""Often behind the last sentence, and without an opening: templates write that into the prompt."""
 _ANSWER = re.compile(r"^[ \t]*+<answer>", re.MULTILINE)
 _MOVE_TO = re.compile(r"\n\*\*\* Move to: ([^\n]*+)")
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -114,12 +117,21 @@ class _Reader:
         self.sections: dict[str | None, _Section] = {}
         self.current: _Section | None = None
         self.empty_patch: int | None = None
+        self.stray_hunk: int | None = None
         self.at_line: int | None = None
 
     def read(self) -> Patch:
         position = 0
-        while found := _HERE.match(self.text, position) or _AHEAD.search(self.text, position):
+        while True:
+            found = _HERE.match(self.text, position) or _AHEAD.search(self.text, position)
+            thought = self.text.rfind(_THOUGHT, position, len(self.text) if found is None else found.start())
+            if found is None and thought < 0:
+                return self.finish()
             self.budget.take_piece()
+            if found is None or thought >= 0:
+                self.drop_drafts()
+                position = thought + len(_THOUGHT)
+                continue
             begin, end = found.span()
             if found["search"] is not None:
                 position = self.block(len(found["search"]), position, begin, end)
@@ -127,13 +139,21 @@ class _Reader:
                 position = self.tag(found["tag"], end)
             elif found["header"] is not None:
                 position = self.header(found["header"].rstrip(" \t\r"), position, begin, end)
+            elif found["hunk"] is not None:
+                self.stray_hunk, position = begin, end
             else:
                 position = self.unified_diff(begin)
-        return self.finish()
 
     def finish(self) -> Patch:
         if self.at_line is not None:
             raise self.refuse(EditErrorKind.MALFORMED_HEADER, "'At Line' stands before no block", len(self.text))
+        if self.stray_hunk is not None:
+            raise self.refuse(
+                EditErrorKind.MALFORMED_DIFF,
+                "a hunk stands below no file's names",
+                self.stray_hunk,
+                "write --- a/path and +++ b/path above the hunks of each file, and nothing between them",
+            )
         if self.empty_patch is not None and self.sections:
             raise self.refuse(
                 EditErrorKind.MALFORMED_HEADER, "the answer says 'Empty Patch' and has edits too", self.empty_patch
@@ -145,7 +165,7 @@ class _Reader:
     def tag(self, tag: str, end: int) -> int:
         """Drop drafts, or skip what is not part of the answer; gives the position to read on from."""
         if tag == "<think>":
-            end = self.text.find("</think>", end)
+            end = self.text.find(_THOUGHT, end)
             self.drop_drafts()
             return end if end >= 0 else len(self.text)
         if tag == "</answer>":

@@ -20,20 +20,35 @@ def check_path(path: str, *, line: int | None = None) -> str:
     """Give `path` back if it names a file inside a tree.
 
     Raises:
-        EditError: `PATH_OUTSIDE`, if it is empty, absolute, has a drive or a NUL, or a component `.`, `..` or nothing.
+        EditError: `PATH_OUTSIDE`, if it is empty, absolute, has a drive or a NUL, or a component `.`, `..` or nothing;
+            or if no file can have the name: half of a surrogate pair, or more bytes than file systems take.
     """
-    if path and not _DRIVE.match(path) and "\0" not in path and not _BAD_PARTS & set(path.split("/")):
+    if path and not _DRIVE.match(path) and "\0" not in path and not _BAD_PARTS & set(path.split("/")) and _fits(path):
         return path
+    shown = path[:200].encode(errors="backslashreplace").decode()
     raise EditError(
         EditErrorKind.PATH_OUTSIDE,
-        f"{path[:200]!r} does not name a file inside the tree",
+        f"{shown!r} does not name a file inside the tree",
         line=line,
-        path=path[:200] or None,
-        hint="write the path relative to the root of the tree, with slashes and without '.' or '..'",
+        path=shown or None,
+        hint="write the path relative to the root of the tree, with slashes, without '.' or '..', and not too long",
     )
 
 
 _BAD_PARTS = {"", ".", ".."}
+_LONGEST_NAME_BYTES = 255
+_LONGEST_PATH_BYTES = 4095
+"""Both as on Linux, and about so elsewhere."""
+
+
+def _fits(path: str) -> bool:
+    try:
+        data = path.encode()
+    except UnicodeEncodeError:
+        return False
+    if len(data) <= _LONGEST_NAME_BYTES:
+        return True
+    return len(data) <= _LONGEST_PATH_BYTES and max(map(len, data.split(b"/"))) <= _LONGEST_NAME_BYTES
 
 
 def write_path(path: str) -> str:

@@ -1,7 +1,8 @@
 """Git-style unified diffs, read and written: multi-file, new, deleted and renamed files, no final newline, CRLF.
 
-Read strictly: names must agree, and where a hunk's header counts lines, its body must have as many (`@@` without
-counts is taken too). Counts are what tells a removed line `-- x` from the header `--- x` of a next file.
+Read strictly: names must agree, and where a hunk's header counts lines, its body must have as many, no fewer and no
+more (`@@` without counts is taken too). Counts are what tells a removed line `-- x` from the header `--- x` of a next
+file.
 """
 
 from __future__ import annotations
@@ -26,6 +27,13 @@ _NAMES = re.compile(r"--- ([^\n]*+)\n\+\+\+ ([^\n]*+)(?:\n|\Z)")
 _RANGE = r"(\d{1,9})(?:,(\d{1,9}))?"
 _HUNK = re.compile(rf"@@(?: -{_RANGE} \+{_RANGE})? ?@@[^\n]*+(?:\n|\Z)")
 _BODY = re.compile(r"(?:[ +\-\\][^\n]*+\n?|\n)*+")
+_BLANKS_BEFORE_HUNK = re.compile(r"(?:[ \t\r]*+\n)*+(?=@@)")
+# What looks like more of a diff where a file's part has ended. Not: the names of the next file, the `-- ` above a
+# mail's signature, a rule, a bulleted list; nor indented text behind a blank line.
+_NO_LINE_REMOVED = r"-- [^\n]*+\n\+\+\+ |-++[ \t\r]*+$| \S"
+_LEFT_OVER = re.compile(
+    rf"@@|\+|[ \t]++[^\s]|-(?!{_NO_LINE_REMOVED})|(?:[ \t\r]*+\n)++(?:\+(?! \S)|-(?!{_NO_LINE_REMOVED}))", re.MULTILINE
+)
 _NEXT_FILE = re.compile(r"^--- [^\n]*+\n\+\+\+ ", re.MULTILINE)
 _ESCAPE = re.compile(rb'\\([0-7]{1,3}|[abtnvfr"\\])')
 _ESCAPED = {b"a": b"\a", b"b": b"\b", b"t": b"\t", b"n": b"\n", b"v": b"\v", b"f": b"\f", b"r": b"\r"}
@@ -65,12 +73,17 @@ class _Section:
                 hunk, lacks = self._hunk(header, creates=old is None)
                 if hunk is not None:
                     hunks.append(hunk)
+                if (blanks := _BLANKS_BEFORE_HUNK.match(self.text, self.position)) is not None:
+                    self._pass(blanks.end())
+            self._require_all_read()
         path = old if old is not None else new
         assert path is not None
         renamed = new if old is not None and new is not None and new != old else None
         raw = any(one.endswith("\r") for hunk in hunks for side in (hunk.search, hunk.replace) for one in side)
         newline = None if lacks[0] == lacks[1] or new is None else lacks[0]
         if not hunks and old is not None and new is not None and renamed is None:
+            if names is not None:
+                raise self._malformed("the names stand above no hunk", first_line)
             return None, self.position
         edit = FileEdit(
             check_path(path, line=first_line),
@@ -83,6 +96,16 @@ class _Section:
             line=first_line,
         )
         return edit, self.position
+
+    def _require_all_read(self) -> None:
+        """Refuse lines that the diff shows and no header counts: applying the rest alone would be a guess."""
+        found = _LEFT_OVER.match(self.text, self.position)
+        if found is None:
+            return
+        self._pass(found.end())
+        if found[0].endswith("@@"):
+            raise self._malformed("the hunk's header is not complete")
+        raise self._malformed("the line belongs to no hunk: its header counts fewer lines")
 
     def _pass(self, end: int) -> None:
         self.line += self.text.count("\n", self.position, end)

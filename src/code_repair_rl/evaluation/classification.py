@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from code_repair_rl.edits.lines import lines_of
 from code_repair_rl.errors import BadInput, first_complaint
 from code_repair_rl.evaluation.result import EvalResult
 from code_repair_rl.grading.bag_of_words import leak, leak_stamp, predicted_by_words
@@ -28,7 +29,6 @@ from code_repair_rl.tasks.classification import (
     evidence_lines,
     labels_of,
     leak_note,
-    lines_of,
     notes_on,
 )
 from code_repair_rl.tasks.files import load_tasks

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from code_repair_rl.edits.lines import lines_of
 from code_repair_rl.grading.verdict import Outcome, Verdict
 from code_repair_rl.tasks.classification import (
     ENOUGH_CITED,
@@ -17,7 +18,6 @@ from code_repair_rl.tasks.classification import (
     evidence_lines,
     fitting_answer,
     is_quoted,
-    lines_of,
 )
 from code_repair_rl.tasks.task import Task
 

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from code_repair_rl.edits.lines import lines_of
 from code_repair_rl.errors import BadInput
 from code_repair_rl.evaluation.classification import LabelledSample, is_vulnerable, labelled_sample
 from code_repair_rl.evaluation.votes import evidence_weighted, majority, shares
@@ -15,7 +16,7 @@ from code_repair_rl.rollouts import Engine, Sampling
 from code_repair_rl.synthesis.outer_functions import first_line_of, outer_functions
 from code_repair_rl.synthesis.vulnerabilities import DESCRIPTION
 from code_repair_rl.tasks import Kind, Origin, Split, Task, messages
-from code_repair_rl.tasks.classification import BENIGN, lines_of
+from code_repair_rl.tasks.classification import BENIGN
 from code_repair_rl.tasks.vulnerabilities import language_of
 
 _ASKED_OR_HARMLESS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Import, ast.ImportFrom)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from code_repair_rl.edits.lines import lines_of
 from code_repair_rl.errors import BadInput, MachineryFailed
 from code_repair_rl.sandbox import Sandbox
 from code_repair_rl.synthesis.bugs import Unusable
@@ -223,7 +224,7 @@ def _suspicious(run: Found, commit: Commit, failing: Sequence[str], passing: Seq
     lines = []
     for index in ranked_lines(spectrum, len(failing))[:_SUSPICIOUS_LINES]:
         path, number = places[index]
-        texts = commit.before[path].splitlines()
+        texts = lines_of(commit.before[path])
         if number <= len(texts):
             lines.append(Line(path=path, number=number, text=texts[number - 1]))
     return tuple(lines)

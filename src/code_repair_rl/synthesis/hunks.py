@@ -7,6 +7,7 @@ import difflib
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
+from code_repair_rl.edits.lines import whole_lines
 from code_repair_rl.synthesis.outer_functions import first_line_of, outer_functions
 
 
@@ -28,7 +29,7 @@ def hunks(old: str, new: str) -> list[Hunk]:
     Raises:
         SyntaxError: `new` is not Python.
     """
-    before, after = old.splitlines(keepends=True), new.splitlines(keepends=True)
+    before, after = whole_lines(old), whole_lines(new)
     units = _units(new)
     matcher = difflib.SequenceMatcher(a=before, b=after, autojunk=False)
     return [
@@ -40,7 +41,7 @@ def hunks(old: str, new: str) -> list[Hunk]:
 
 def reverted(old: str, new: str, taken_back: Collection[Hunk]) -> str:
     """`new` with some of `hunks(old, new)` as they were in `old`; with all of them it is `old`."""
-    before, after = old.splitlines(keepends=True), new.splitlines(keepends=True)
+    before, after = whole_lines(old), whole_lines(new)
     for hunk in sorted(taken_back, key=lambda one: one.new, reverse=True):
         after[hunk.new[0] : hunk.new[1]] = before[hunk.old[0] : hunk.old[1]]
     return "".join(after)

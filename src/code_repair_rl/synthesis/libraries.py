@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 
+from code_repair_rl.edits.lines import lines_of
 from code_repair_rl.sandbox import Sandbox
 from code_repair_rl.synthesis.bugs import Unusable
 from code_repair_rl.synthesis.duplicates import without_near_duplicates
@@ -370,8 +371,8 @@ def _suspicious(
     faults = {bug.candidate.path: bug.candidate.mutant.line for bug in bugs}
     found: list[Line] = []
     for path, number in (places[index] for index in ranked[:3]):
-        lines = before.get(path, suite.files[path]).splitlines()
-        shift = len(lines) - len(suite.files[path].splitlines())
+        lines = lines_of(before.get(path, suite.files[path]))
+        shift = len(lines) - len(lines_of(suite.files[path]))
         moved = number + shift if path in faults and number > faults[path] else number
         if 1 <= moved <= len(lines):
             found.append(Line(path=path, number=moved, text=lines[moved - 1]))

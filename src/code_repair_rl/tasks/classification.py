@@ -177,11 +177,6 @@ def code_of(task: Task) -> tuple[str, str]:
     return next(iter(task.files.items()))
 
 
-def lines_of(code: str) -> list[str]:
-    """The lines as compilers, and the prompt, count them: a form feed ends none."""
-    return code.removesuffix("\n").split("\n")
-
-
 def evidence_lines(task: Task) -> tuple[Line, ...]:
     """The lines that decide, as far as the source tells; empty where it does not."""
     return task.hints.exact_lines

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Mapping, Sequence
 
+from code_repair_rl.edits.lines import lines_of
 from code_repair_rl.tasks.task import Kind, Line, RepositoryTests, Task
 
 _LINES_AROUND = 8
@@ -33,7 +34,7 @@ def shown_files(task: Task, lines: Sequence[Line]) -> dict[str, str]:
 def excerpt(text: str, numbers: Sequence[int]) -> str:
     """The functions around the 1-based lines `numbers`, in the order of the text; an ellipsis stands for what is left
     out between them."""
-    lines = text.splitlines()
+    lines = lines_of(text)
     shown: list[str] = []
     end = 0
     for first, last in stretches(text, numbers):
@@ -46,7 +47,7 @@ def excerpt(text: str, numbers: Sequence[int]) -> str:
 
 def stretches(text: str, numbers: Sequence[int]) -> list[tuple[int, int]]:
     """First and last line of the functions around the 1-based lines `numbers`, apart and in the order of the text."""
-    count = len(text.splitlines())
+    count = len(lines_of(text))
     found: list[tuple[int, int]] = []
     end = 0
     for first, last in sorted({_stretch(text, number, count) for number in numbers}):

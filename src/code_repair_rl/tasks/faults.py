@@ -5,13 +5,14 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 
+from code_repair_rl.edits.lines import lines_of
 from code_repair_rl.tasks.task import Line
 
 
 def faulty_lines(faulty: str, whole: str) -> list[int]:
     """1-based lines of `faulty` that an edit to `whole` changes or takes away; where a line is only missing, the one
     before the gap (the one after it at the top of the file)."""
-    before, after = faulty.splitlines(), whole.splitlines()
+    before, after = lines_of(faulty), lines_of(whole)
     lines: list[int] = []
     for tag, start, end, _, _ in difflib.SequenceMatcher(a=before, b=after, autojunk=False).get_opcodes():
         if tag in ("replace", "delete"):
@@ -28,7 +29,7 @@ def exact_lines(before: Mapping[str, str], after: Mapping[str, str | None]) -> t
     for path, whole in after.items():
         if whole is None or path not in before:
             continue
-        texts = before[path].splitlines()
+        texts = lines_of(before[path])
         lines = [number for number in faulty_lines(before[path], whole) if number <= len(texts)]
         found.extend(Line(path=path, number=number, text=texts[number - 1]) for number in lines)
     return tuple(found)

@@ -14,8 +14,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from code_repair_rl.edits.lines import lines_of
 from code_repair_rl.errors import BadInput
-from code_repair_rl.tasks.classification import lines_of
 from code_repair_rl.tasks.task import Split
 
 _LANGUAGES = {".py": "python", ".c": "c", ".h": "c", ".cc": "cpp", ".cpp": "cpp", ".cxx": "cpp", ".hpp": "cpp"}

@@ -1,6 +1,9 @@
 """A project is copied, and its command runs in the sandbox only: with its environment, and with its lines traced."""
 
+import errno
+import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -112,6 +115,26 @@ def test_a_project_too_large_to_copy_for_every_run_is_refused(root: Path) -> Non
         file.truncate(300 * 2**20)  # sparse: takes no room
     with pytest.raises(BadInput, match="256 MiB"), copied_project(root, "true", select_backend()):
         pass
+
+
+def test_a_folder_that_cannot_be_read_is_named(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path) -> Iterator[Path]:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    with pytest.raises(BadInput, match="Permission denied") as caught, copied_project(root, "true", select_backend()):
+        pass
+    assert caught.value.where == str(root)
+
+
+def test_a_file_that_cannot_be_read_is_named(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(source: str, *arguments: object, **options: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", source)
+
+    monkeypatch.setattr(shutil, "copyfile", refuse)
+    with pytest.raises(BadInput, match="Permission denied") as caught, copied_project(root, "true", select_backend()):
+        pass
+    assert caught.value.where in {str(root / name) for name in FILES}
 
 
 def test_something_that_is_no_python_is_refused_as_the_environment(root: Path) -> None:

@@ -126,16 +126,28 @@ def copied_project(root: Path, command: str, sandbox: Sandbox, python: Path | No
         python: the interpreter whose environment the command is to find; by default this one.
 
     Raises:
-        BadInput: no such folder, too large, or not a Python interpreter.
+        BadInput: no such folder, too large, not to be read, or not a Python interpreter.
     """
     if not root.is_dir():
         raise BadInput("no such folder", where=str(root), mend="name the project's folder with --root")
-    _require_small(root)
+    try:
+        _require_small(root)
+    except OSError as error:
+        raise _unreadable(error.filename or root, error.strerror) from error
     mounts, folders = _python_environment(python or Path(sys.executable))
     with TemporaryDirectory(prefix="crrl-fix-") as scratch:
         copy = Path(scratch) / "project"
-        shutil.copytree(root, copy, symlinks=True, ignore=_left_out, ignore_dangling_symlinks=True)
+        try:
+            shutil.copytree(root, copy, symlinks=True, ignore=_left_out, ignore_dangling_symlinks=True)
+        except shutil.Error as error:
+            source, _, why = error.args[0][0]
+            raise _unreadable(source, why) from error
         yield Project(str(copy), command, sandbox, mounts, folders)
+
+
+def _unreadable(path: Path | str, why: str | None) -> BadInput:
+    mend = "make it readable, or name a folder without it with --root"
+    return BadInput(f"the project cannot be copied ({why})", where=str(path), mend=mend)
 
 
 def _limits(wall_seconds: float) -> Limits:

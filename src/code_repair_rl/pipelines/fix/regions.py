@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import ast
-import io
 from dataclasses import dataclass
 
+from code_repair_rl.edits.lines import lines_of, whole_lines
 from code_repair_rl.synthesis.outer_functions import first_line_of
 
 _WINDOW_LINES = 15
@@ -38,17 +38,17 @@ class Region:
         """The text, with the docstring or without (then it is the description)."""
         if with_docstring or not self.docstring_lines:
             return self.text
-        lines = lines_of(self.text)
+        lines = whole_lines(self.text)
         return "".join(line for number, line in enumerate(lines, self.first) if number not in self.docstring_lines)
 
     def line(self, number: int) -> str:
         """Line `number` of the file as the region shows it."""
-        return lines_of(self.text)[number - self.first].removesuffix("\n")
+        return lines_of(self.text)[number - self.first]
 
     def put_back(self, source: str, text: str) -> str:
         """`source`, from which the region was taken, with `text` in its place."""
-        lines = lines_of(source)
-        restored = "".join(self.indent + line if line.strip() else line for line in lines_of(text))
+        lines = whole_lines(source)
+        restored = "".join(self.indent + line if line.strip() else line for line in whole_lines(text))
         return "".join(lines[: self.first - 1]) + restored + "".join(lines[self.last :])
 
 
@@ -91,13 +91,8 @@ def _function_around(source: str, number: int) -> ast.FunctionDef | ast.AsyncFun
     return None
 
 
-def lines_of(text: str) -> list[str]:
-    """Lines with their line feeds, counted as Python's parser counts them: form feeds and the like end none."""
-    return list(io.StringIO(text))
-
-
 def _region(path: str, source: str, first: int, last: int, *, docstring: str, docstring_lines: range) -> Region:
-    lines = lines_of(source)[first - 1 : last]
+    lines = whole_lines(source)[first - 1 : last]
     written = [line for line in lines if line.strip()]
     indent = written[0][: len(written[0]) - len(written[0].lstrip(" \t"))] if written else ""
     if not all(line.startswith(indent) for line in written):
