@@ -242,15 +242,11 @@ def _chosen(tasks: str, split: str, hint: str, limit: int | None, seed: int) -> 
 def _fitting(tasks: Sequence[Task], model: str, hint: str, max_prompt_tokens: int) -> list[Task]:
     """The tasks whose prompts fit; needs the tokenizer only."""
     from code_repair_rl.models import load_tokenizer
+    from code_repair_rl.rollouts.chat_format import prompt_ids
     from code_repair_rl.tasks import messages
 
-    tokenizer: Any = load_tokenizer(model)
-
-    def length(task: Task) -> int:
-        plain = [dict(message) for message in messages(task, hint)]
-        return len(tokenizer.apply_chat_template(plain, add_generation_prompt=True, tokenize=True, return_dict=False))
-
-    return [task for task in tasks if length(task) <= max_prompt_tokens]
+    tokenizer = load_tokenizer(model)
+    return [task for task in tasks if len(prompt_ids(tokenizer, messages(task, hint))) <= max_prompt_tokens]
 
 
 def _opened(folders: Sequence[Path]) -> Iterator[tuple[Any, dict[str, Task]]]:

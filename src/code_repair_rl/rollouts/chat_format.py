@@ -62,6 +62,14 @@ class ChatFormat(Protocol):
         ...
 
 
+def prompt_ids(tokenizer: Any, messages: Sequence[ChatMessage]) -> tuple[int, ...]:
+    """The token ids of a conversation under a tokenizer's chat template, ready for the answer."""
+    ids = tokenizer.apply_chat_template(
+        [dict(message) for message in messages], add_generation_prompt=True, tokenize=True, return_dict=False
+    )
+    return tuple(int(token) for token in ids)
+
+
 def chat_format(engine: Engine) -> ChatFormat:
     """The format of an engine's model.
 

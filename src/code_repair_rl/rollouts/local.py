@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from code_repair_rl.errors import BadInput
 from code_repair_rl.models.packed import unwrapped, why_not_packable
+from code_repair_rl.rollouts.chat_format import prompt_ids
 from code_repair_rl.rollouts.completion import Completion, FinishReason, Message, Sampling
 from code_repair_rl.rollouts.decoding import Part, Sampled, decode
 from code_repair_rl.rollouts.plain_decoding import decode_plainly
@@ -87,10 +88,7 @@ class LocalEngine:
 
     def encode(self, messages: Sequence[Message]) -> tuple[int, ...]:
         """The token ids of a conversation under the model's chat template, ready for the answer."""
-        ids = self.tokenizer.apply_chat_template(
-            [dict(message) for message in messages], add_generation_prompt=True, tokenize=True, return_dict=False
-        )
-        return tuple(int(token) for token in ids)
+        return prompt_ids(self.tokenizer, messages)
 
     def refresh(self) -> None:
         """Bring the working copy up to the model's current weights; without a copy there is nothing to do."""

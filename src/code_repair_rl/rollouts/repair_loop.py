@@ -9,7 +9,6 @@ caller's, by all tests, on what it leaves behind.
 from __future__ import annotations
 
 import dataclasses
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,9 +20,8 @@ from code_repair_rl.grading.verdict import Outcome, TestStatus, Verdict
 from code_repair_rl.grading.visible import visible_only
 from code_repair_rl.rollouts.ask import derived_seed
 from code_repair_rl.rollouts.chat_format import ChatFormat, chat_format
-from code_repair_rl.rollouts.completion import Completion, Engine, FinishReason, Message, Sampling
+from code_repair_rl.rollouts.completion import Completion, Engine, FinishReason, Sampling
 from code_repair_rl.rollouts.episode import ChatMessage, Ending, Episode, Turn
-from code_repair_rl.rollouts.remote import RemoteEngine
 from code_repair_rl.tasks import HintLevel, RepositoryTests, Task
 from code_repair_rl.tasks.prompts import messages
 
@@ -78,15 +76,16 @@ class RepairLoop:
         on_phase: Callable[[str], None],
     ) -> list[list[Episode]]:
         """See `Agent.attempt`."""
-        words = _Spoken(engine) if isinstance(engine, RemoteEngine) else _Spliced(chat_format(engine))
+        written = chat_format(engine)
         groups = [
-            [_Attempt.begun(task, asked, words.first(engine, asked)) for _ in range(attempts_per_task)]
+            [_Attempt.begun(task, asked, prompt, written) for _ in range(attempts_per_task)]
             for task in tasks
             for asked in [messages(task, hint)]
+            for prompt in [engine.encode(asked)]
         ]
         everyone = [one for group in groups for one in group]
         for number in range(self.max_turns):
-            _end_where_full(everyone, words.context_tokens, sampling.max_new_tokens)
+            _end_where_full(everyone, written.context_tokens, sampling.max_new_tokens)
             living = [one for one in everyone if one.ending is None]
             if not living:
                 break
@@ -105,10 +104,10 @@ class RepairLoop:
             living = [one for one in living if one.ending is None]
             on_phase("grade")
             for one, found in zip(living, _tried(living, grader, self.undo), strict=True):
-                self._go_on(one, _repeated(one, found), words, last=number == self.max_turns - 1)
+                self._go_on(one, _repeated(one, found), written, last=number == self.max_turns - 1)
         return [[one.episode() for one in group] for group in groups]
 
-    def _go_on(self, one: _Attempt, found: _Found, words: _Words, *, last: bool) -> None:
+    def _go_on(self, one: _Attempt, found: _Found, written: ChatFormat, *, last: bool) -> None:
         """End the attempt, or tell it what came of its edit."""
         if found.broken is not None:
             one.end(Ending.INFRASTRUCTURE, found.broken)
@@ -117,7 +116,7 @@ class RepairLoop:
         elif last:
             one.end(Ending.OUT_OF_TURNS, found.told)
         else:
-            one.tell(self._feedback(found), words)
+            one.tell(self._feedback(found), written)
 
     def _feedback(self, found: _Found) -> str:
         told = shortened(found.told, self.max_feedback_characters)
@@ -139,50 +138,6 @@ class _Found:
     """What is wrong, in words; empty where it works."""
     broken: str | None = None
     """Our machinery failed, and how."""
-
-
-_Prompt = tuple[tuple[int, ...], tuple[int, ...]]
-"""What the engine is given for an answer, and what of it came after the last answer."""
-
-
-class _Spliced:
-    """Prompts as exact tokens: what was sampled goes on as it is, only what is new is tokenised."""
-
-    def __init__(self, written: ChatFormat) -> None:
-        self._written = written
-        self.context_tokens = written.context_tokens
-
-    def first(self, engine: Engine, asked: Sequence[Message]) -> _Prompt:
-        """The prompt of the first answer."""
-        prompt = engine.encode(asked)
-        return prompt, prompt
-
-    def next(self, one: _Attempt) -> _Prompt:
-        """The prompt of the next answer, after the last message was added."""
-        stopped = one.turns[-1].finish_reason is FinishReason.STOP
-        new_ids = self._written.encode_tail(one.messages, len(one.messages) - 2, stopped=stopped)
-        return (*one.prompt, *one.turns[-1].token_ids, *new_ids), new_ids
-
-
-class _Spoken:
-    """Prompts as messages, for an engine that tells no token ids."""
-
-    context_tokens = sys.maxsize
-
-    def __init__(self, engine: RemoteEngine) -> None:
-        self._engine = engine
-
-    def first(self, engine: Engine, asked: Sequence[Message]) -> _Prompt:
-        """See `_Spliced.first`."""
-        return engine.encode(asked), ()
-
-    def next(self, one: _Attempt) -> _Prompt:
-        """See `_Spliced.next`."""
-        plain: list[Message] = [{"role": m["role"], "content": m["content"]} for m in one.messages]
-        return self._engine.encode(plain), ()
-
-
-_Words = _Spliced | _Spoken
 
 
 @dataclass(slots=True)
@@ -207,10 +162,8 @@ class _Attempt:
     wall_seconds: float = 0.0
 
     @classmethod
-    def begun(
-        cls, task: Task, asked: Sequence[ChatMessage], first: tuple[tuple[int, ...], tuple[int, ...]]
-    ) -> _Attempt:
-        return cls(task, visible_only(task), list(asked), *first)
+    def begun(cls, task: Task, asked: Sequence[ChatMessage], prompt: tuple[int, ...], written: ChatFormat) -> _Attempt:
+        return cls(task, visible_only(task), list(asked), prompt, prompt if written.splices else ())
 
     @property
     def files(self) -> Mapping[str, str]:
@@ -224,10 +177,17 @@ class _Attempt:
         )
         self.messages.append({"role": "assistant", "content": answer.text})
 
-    def tell(self, feedback: str, words: _Words) -> None:
-        """Add what the environment answers."""
+    def tell(self, feedback: str, written: ChatFormat) -> None:
+        """Add what the environment answers. Where tokens are told, those sampled go on as they are, and only what is
+        new is tokenised."""
         self.messages.append({"role": "user", "content": feedback})
-        self.prompt, self.new_ids = words.next(self)
+        if not written.splices:
+            self.prompt = written.encode(self.messages)
+            return
+        answer = self.turns[-1]
+        stopped = answer.finish_reason is FinishReason.STOP
+        self.new_ids = written.encode_tail(self.messages, len(self.messages) - 2, stopped=stopped)
+        self.prompt = (*self.prompt, *answer.token_ids, *self.new_ids)
 
     def end(self, ending: Ending, evidence: str) -> None:
         self.ending, self.evidence = ending, evidence

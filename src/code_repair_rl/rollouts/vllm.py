@@ -20,6 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from code_repair_rl.errors import BadInput, MachineryFailed
+from code_repair_rl.rollouts.chat_format import prompt_ids
 from code_repair_rl.rollouts.completion import Completion, FinishReason, Message, Sampling
 from code_repair_rl.rollouts.http_json import Patience, Refused, exchange, opener_for
 
@@ -121,10 +122,7 @@ class VllmEngine:
 
     def encode(self, messages: Sequence[Message]) -> tuple[int, ...]:
         """The token ids of a conversation under the model's chat template, ready for the answer."""
-        ids = self.tokenizer.apply_chat_template(
-            [dict(message) for message in messages], add_generation_prompt=True, tokenize=True, return_dict=False
-        )
-        return tuple(int(token) for token in ids)
+        return prompt_ids(self.tokenizer, messages)
 
     def refresh(self) -> None:
         """Bring the policy's weights to the server, and let it forget what it cached of the old ones."""
