@@ -132,6 +132,20 @@ def test_the_bottleneck_is_named_and_a_knob_moves_it() -> None:
     assert json.loads(json.dumps(full.to_json()))["fits"] is False
 
 
+def test_answers_without_room_in_the_first_wave_take_the_time_of_their_own_number() -> None:
+    base = Workload(SHIPPED["qwen3-8b"], prompt_tokens=1024, completion_tokens=8192, lora_rank=32, group=8, prompts=32)
+    layout = Layout(1, "single", 1)
+
+    def decoding(work: Workload) -> float:
+        return next(phase.seconds for phase in make_plan(work, layout, GPU).phases if phase.name == "decode")
+
+    room = make_plan(base, layout, GPU).concurrent_answers
+    assert 1 < room < base.group * base.prompts
+    one_wave = decoding(dataclasses.replace(base, group=room, prompts=1))
+    one_more = decoding(dataclasses.replace(base, group=room + 1, prompts=1))
+    assert one_wave < one_more < 1.9 * one_wave  # a single answer reads the weights and its own cache, no more
+
+
 def test_the_fewest_gpus_fit_and_one_less_does_not() -> None:
     work = Workload(SHIPPED["qwen3-14b"])
     found = fewest_gpus(work, GPU, generate=False)

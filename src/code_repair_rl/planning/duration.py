@@ -95,10 +95,14 @@ def phases(workload: Workload, layout: Layout, device: Device, given: Assumption
 
 def concurrent_answers(workload: Workload, layout: Layout, device: Device) -> int:
     """Answers that one engine decodes at once; a group's prompt is cached once."""
-    engines = max(1, layout.generation_gpus // layout.tensor_parallel)
-    share = math.ceil(workload.group * workload.prompts / engines)
+    share = _answers_an_engine(workload, layout)
     per_answer = workload.completion_tokens + workload.prompt_tokens / workload.group
     return max(1, min(share, int(cached_tokens(workload, layout, device) / per_answer)))
+
+
+def _answers_an_engine(workload: Workload, layout: Layout) -> int:
+    engines = max(1, layout.generation_gpus // layout.tensor_parallel)
+    return math.ceil(workload.group * workload.prompts / engines)
 
 
 def _prefill(workload: Workload, layout: Layout, device: Device, given: Assumptions) -> Phase:
@@ -110,16 +114,19 @@ def _prefill(workload: Workload, layout: Layout, device: Device, given: Assumpti
 
 def _decode(workload: Workload, layout: Layout, device: Device, given: Assumptions) -> Phase:
     model = workload.model
-    engines = max(1, layout.generation_gpus // layout.tensor_parallel)
     at_once = concurrent_answers(workload, layout, device)
     answers = workload.group * workload.prompts
-    waves = math.ceil(math.ceil(answers / engines) / at_once)
+    full, rest = divmod(_answers_an_engine(workload, layout), at_once)
     mean_length = workload.prompt_tokens + workload.completion_tokens / 2
-    moved = 2 * model.parameters + at_once * 2 * model.kv_per_token * mean_length
-    seconds_moving = moved / (layout.tensor_parallel * device.bandwidth_gb_s * 1e9 * given.decode_efficiency)
-    flops = forward_flops(model, at_once, int(at_once * mean_length), at_once)
-    seconds_computing = flops / (layout.tensor_parallel * device.tflops * 1e12 * given.prefill_efficiency)
-    seconds = waves * workload.completion_tokens * max(seconds_moving, seconds_computing)
+
+    def token_seconds(rows: int) -> float:
+        """One more token for so many answers."""
+        moved = 2 * model.parameters + rows * 2 * model.kv_per_token * mean_length
+        moving = moved / (layout.tensor_parallel * device.bandwidth_gb_s * 1e9 * given.decode_efficiency)
+        flops = forward_flops(model, rows, int(rows * mean_length), rows)
+        return max(moving, flops / (layout.tensor_parallel * device.tflops * 1e12 * given.prefill_efficiency))
+
+    seconds = workload.completion_tokens * (full * token_seconds(at_once) + (token_seconds(rest) if rest else 0.0))
     total = forward_flops(
         model,
         answers * workload.completion_tokens,
@@ -127,8 +134,8 @@ def _decode(workload: Workload, layout: Layout, device: Device, given: Assumptio
         answers * workload.completion_tokens,
     )
     formula = (
-        f"{waves} wave(s) of {at_once} answers an engine x tokens x (weights + cache) / (bandwidth x efficiency); "
-        "a long tail of answers comes on top"
+        f"{full} wave(s) of {at_once} answers an engine{f' and one of {rest}' if rest else ''} x tokens x (weights + "
+        "cache) / (bandwidth x efficiency); a long tail of answers comes on top"
     )
     return Phase("decode", seconds, answers * workload.completion_tokens, total, formula)
 
