@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,16 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForCausalLM, LlamaConfig, PretrainedConfig, Qwen2Config, Qwen3Config
 
 from code_repair_rl.errors import BadInput
-from code_repair_rl.planning import DEVICES, Layout, Workload, architecture, fewest_gpus, from_config, make_plan
+from code_repair_rl.planning import (
+    DEVICES,
+    Assumptions,
+    Layout,
+    Workload,
+    architecture,
+    fewest_gpus,
+    from_config,
+    make_plan,
+)
 from code_repair_rl.planning.architecture import SHIPPED
 from code_repair_rl.planning.duration import forward_flops
 from code_repair_rl.planning.memory import saved_elements, training_memory
@@ -188,5 +198,30 @@ def test_impossible_figures_are_refused() -> None:
         architecture("nonsense")
     with pytest.raises(BadInput, match="sharding"):
         Layout(2, "single")
-    with pytest.raises(BadInput, match="group"):
-        Workload(SHIPPED["qwen3-8b"], group=0)
+    for impossible in (
+        {"group": 0},
+        {"max_completion_tokens": -5000},
+        {"max_completion_tokens": 100, "completion_tokens": 200},
+        {"forward_sequences": -3},
+        {"lora_rank": 0},
+    ):
+        with pytest.raises(BadInput, match=next(iter(impossible))):
+            Workload(SHIPPED["qwen3-8b"], **impossible)  # type: ignore[arg-type]
+    for gpus in ({"training_gpus": 0}, {"generation_gpus": -1}, {"tensor_parallel": 0}):
+        with pytest.raises(BadInput, match=next(iter(gpus))):
+            Layout(**gpus)  # type: ignore[arg-type]
+    for figure in ({"tflops": 0.0}, {"memory_gib": -1.0}, {"bandwidth_gb_s": math.inf}):
+        with pytest.raises(BadInput, match=next(iter(figure))):
+            dataclasses.replace(GPU, **figure)  # type: ignore[arg-type]
+    for given in ({"grading_seconds": -1.0}, {"grading_workers": 0}, {"link_gb_s": math.nan}):
+        with pytest.raises(BadInput, match=next(iter(given))):
+            Assumptions(**given)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "impossible",
+    [("--longest", "-5000"), ("--at-once", "-3"), ("--generation-gpus", "-1"), ("--grading-seconds", "-1")],
+    ids=lambda pair: pair[0],
+)
+def test_an_impossible_option_is_wrong_use_and_not_a_plan_that_fits(impossible: tuple[str, str]) -> None:
+    assert crrl("plan", "--model", "Qwen3-8B", "--require-fit", *impossible, code=2) == ""

@@ -24,13 +24,15 @@ def add_to(app: typer.Typer) -> None:
 def plan(
     model: str = typer.Option("", "--model", help="Shipped name (Qwen3-8B …), config.json, folder or hub id."),
     recipe: str = typer.Option("", "--recipe", help="Take lengths, group, adapters and steps' size from this recipe."),
-    prompt: int | None = typer.Option(None, "--prompt", help="Tokens of a prompt."),
-    completion: int | None = typer.Option(None, "--completion", help="Mean tokens of an answer."),
-    longest: int | None = typer.Option(None, "--longest", help="Most tokens of an answer (memory); default the mean."),
-    group: int | None = typer.Option(None, "--group", help="Answers per prompt."),
-    prompts: int | None = typer.Option(None, "--prompts", help="Prompts per step."),
-    lora: int | None = typer.Option(None, "--lora", help="Rank of adapters; 0 trains all weights."),
-    at_once: int | None = typer.Option(None, "--at-once", help="Answers in one forward over all training GPUs."),
+    prompt: int | None = typer.Option(None, "--prompt", min=1, help="Tokens of a prompt."),
+    completion: int | None = typer.Option(None, "--completion", min=1, help="Mean tokens of an answer."),
+    longest: int | None = typer.Option(
+        None, "--longest", min=1, help="Most tokens of an answer (memory); default the mean."
+    ),
+    group: int | None = typer.Option(None, "--group", min=1, help="Answers per prompt."),
+    prompts: int | None = typer.Option(None, "--prompts", min=1, help="Prompts per step."),
+    lora: int | None = typer.Option(None, "--lora", min=0, help="Rank of adapters; 0 trains all weights."),
+    at_once: int | None = typer.Option(None, "--at-once", min=1, help="Answers in one forward over all training GPUs."),
     checkpointing: bool = typer.Option(True, "--checkpointing/--no-checkpointing", help="Gradient checkpointing."),
     shared_prefix: bool = typer.Option(True, "--shared-prefix/--no-shared-prefix", help="Compute a prompt once."),
     fp32: bool = typer.Option(False, "--fp32", help="Weights in fp32 under bf16 autocast, not bf16 with a master."),
@@ -38,16 +40,18 @@ def plan(
     memory_gib: float | None = typer.Option(None, "--memory-gib", help="Memory of a device."),
     tflops: float | None = typer.Option(None, "--tflops", help="Its dense bf16 rate, 10^12 operations a second."),
     bandwidth: float | None = typer.Option(None, "--bandwidth", help="Of its memory, GB/s."),
-    training_gpus: int | None = typer.Option(None, "--training-gpus", help="Default: the fewest that fit."),
+    training_gpus: int | None = typer.Option(None, "--training-gpus", min=1, help="Default: the fewest that fit."),
     sharding: str = typer.Option("", "--sharding", help="single, ddp, zero2, zero3 or fsdp2."),
-    generation_gpus: int | None = typer.Option(None, "--generation-gpus", help="0: generation shares the devices."),
+    generation_gpus: int | None = typer.Option(
+        None, "--generation-gpus", min=0, help="0: generation shares the devices."
+    ),
     tensor_parallel: int | None = typer.Option(
         None, "--tensor-parallel", min=1, help="Devices of one generation engine; default: the fewest that fit, or 1."
     ),
     offload: bool = typer.Option(False, "--offload", help="Keep the optimizer's state on the host."),
     link: float = typer.Option(25.0, "--link", help="GB/s between devices."),
-    grading_seconds: float = typer.Option(0.1, "--grading-seconds", help="Sandbox seconds per answer."),
-    grading_workers: int = typer.Option(16, "--grading-workers", help="Answers graded at once."),
+    grading_seconds: float = typer.Option(0.1, "--grading-seconds", min=0, help="Sandbox seconds per answer."),
+    grading_workers: int = typer.Option(16, "--grading-workers", min=1, help="Answers graded at once."),
     published: bool = typer.Option(False, "--published", help="Show GPU counts that others report beside ours."),
     require_fit: bool = typer.Option(False, "--require-fit", help="End with 1 where it does not fit."),
     as_json: bool = typer.Option(False, "--json", help="Print an object."),

@@ -14,10 +14,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from code_repair_rl.errors import BadInput
 from code_repair_rl.planning.architecture import Architecture
 from code_repair_rl.planning.memory import cached_tokens
-from code_repair_rl.planning.workload import Device, Layout, Workload
+from code_repair_rl.planning.workload import Device, Layout, Workload, require
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +35,10 @@ class Assumptions:
     grading_workers: int = 16
 
     def __post_init__(self) -> None:
-        """Refuse what would divide by nothing."""
-        for name in ("train_efficiency", "prefill_efficiency", "decode_efficiency", "link_gb_s", "grading_workers"):
-            if getattr(self, name) <= 0:
-                raise BadInput(f"{getattr(self, name)} is not positive", where=name)
+        """Refuse what would divide by nothing, or take less than no time."""
+        efficiencies = ("train_efficiency", "prefill_efficiency", "decode_efficiency")
+        require(self, (*efficiencies, "link_gb_s", "grading_workers"), 0, above=True)
+        require(self, ("grading_seconds",), 0)
 
 
 @dataclass(frozen=True, slots=True)
