@@ -15,7 +15,14 @@ import math
 from dataclasses import dataclass
 
 from code_repair_rl.planning.architecture import Architecture
-from code_repair_rl.planning.memory import cached_tokens
+from code_repair_rl.planning.memory import (
+    SAMPLED_AT_ONCE,
+    cached_tokens,
+    compute_bytes,
+    shares_devices,
+    tokens_per_forward,
+    weight_bytes,
+)
 from code_repair_rl.planning.workload import Device, Layout, Workload, require
 
 
@@ -95,6 +102,8 @@ def phases(workload: Workload, layout: Layout, device: Device, given: Assumption
 def concurrent_answers(workload: Workload, layout: Layout, device: Device) -> int:
     """Answers that one engine decodes at once; a group's prompt is cached once."""
     share = _answers_an_engine(workload, layout)
+    if shares_devices(workload, layout):
+        return min(share, SAMPLED_AT_ONCE)
     per_answer = workload.completion_tokens + workload.prompt_tokens / workload.group
     return max(1, min(share, int(cached_tokens(workload, layout, device) / per_answer)))
 
@@ -117,10 +126,12 @@ def _decode(workload: Workload, layout: Layout, device: Device, given: Assumptio
     answers = workload.group * workload.prompts
     full, rest = divmod(_answers_an_engine(workload, layout), at_once)
     mean_length = workload.prompt_tokens + workload.completion_tokens / 2
+    # A model that samples by itself keeps its cache in fp32 (`rollouts/decoding_layouts.py`).
+    weight, cached = (compute_bytes(workload), 4) if shares_devices(workload, layout) else (2, 2)
 
     def token_seconds(rows: int) -> float:
         """One more token for so many answers."""
-        moved = 2 * model.parameters + rows * 2 * model.kv_per_token * mean_length
+        moved = weight * model.parameters + rows * cached * model.kv_per_token * mean_length
         moving = moved / (layout.tensor_parallel * device.bandwidth_gb_s * 1e9 * given.decode_efficiency)
         flops = forward_flops(model, rows, int(rows * mean_length), rows)
         return max(moving, flops / (layout.tensor_parallel * device.tflops * 1e12 * given.prefill_efficiency))
@@ -151,13 +162,17 @@ def _train(workload: Workload, layout: Layout, device: Device, given: Assumption
     answers = workload.group * workload.prompts
     prompts = workload.prompts if workload.shared_prefix else answers
     tokens = prompts * workload.prompt_tokens + answers * workload.completion_tokens
-    forwards = math.ceil(answers / (workload.forward_sequences or workload.group))
+    if workload.micro_batch_tokens is None:
+        forwards = math.ceil(answers / (workload.forward_sequences or workload.group))
+    else:
+        forwards = math.ceil(tokens / (layout.training_gpus * tokens_per_forward(workload, layout)))
     sent = 0.0
     if layout.training_gpus > 1:
         share = (layout.training_gpus - 1) / layout.training_gpus
-        sent = 2 * share * workload.trained_parameters * workload.weight_bytes  # one all-reduce of the gradients
+        gradients = workload.trained_parameters * weight_bytes(workload, layout)
+        sent = 2 * share * gradients  # one all-reduce
         if layout.sharding in ("zero3", "fsdp2"):
-            sent += forwards * 2 * share * workload.model.parameters * workload.weight_bytes  # gathers, both ways
+            sent += forwards * 2 * share * workload.model.parameters * compute_bytes(workload)  # gathers, both ways
     sending = sent / (given.link_gb_s * 1e9)
     bound = "communication" if sending > computing else "computing"
     formula = f"max(operations / (training GPUs x peak x efficiency), bytes sent / link): bound by {bound}"

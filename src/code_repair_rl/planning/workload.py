@@ -94,22 +94,29 @@ class Workload:
     """Whether a group's prompt is computed once in training."""
     reference: bool = False
     """Whether there is a KL term: one forward more per step, and for full training a second copy of the weights."""
-    weight_bytes: int = 2
-    """Bytes of a weight in training: 2 (bf16, with an fp32 master in the optimizer) or 4 (fp32 under bf16 autocast)."""
+    micro_batch_tokens: int | None = None
+    """Most tokens of one forward on one device (at least one answer), in place of `forward_sequences`."""
+    autocast: bool = True
+    """Whether matrix products are in bf16; without, everything is in fp32."""
+    sampled: bool = True
+    """Whether answers are sampled; False: fine-tuning."""
+    weight_bytes: int | None = None
+    """Bytes of a weight in training: 2 (bf16, with an fp32 master in the optimizer) or 4 (fp32). None: what our trainer
+    holds, which depends on the sharding (`memory.weight_bytes`)."""
     gradient_bytes: int | None = None
     """Bytes of a gradient; None: as of a weight. Megatron keeps 4 beside 2-byte weights."""
 
     def __post_init__(self) -> None:
         """Refuse figures that no run could have."""
         counts = ("prompt_tokens", "completion_tokens", "max_completion_tokens", "group", "prompts")
-        require(self, (*counts, "forward_sequences", "lora_rank"), 1)
+        require(self, (*counts, "forward_sequences", "micro_batch_tokens", "lora_rank"), 1)
         if self.max_completion_tokens is not None and self.max_completion_tokens < self.completion_tokens:
             raise BadInput(
                 f"the longest answer has {self.max_completion_tokens} tokens, the mean one {self.completion_tokens}",
                 where="max_completion_tokens",
                 mend="raise the one (--longest) or lower the other (--completion)",
             )
-        if self.weight_bytes not in (2, 4):
+        if self.weight_bytes not in (None, 2, 4):
             raise BadInput(f"{self.weight_bytes} bytes a weight: only 2 and 4 are known", where="weight_bytes")
 
     @property
