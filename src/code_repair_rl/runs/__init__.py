@@ -4,7 +4,7 @@ from code_repair_rl.runs.checkpoints import Checkpoint
 from code_repair_rl.runs.differences import alike, changed_keys
 from code_repair_rl.runs.directory import FINISHED, RunDir
 from code_repair_rl.runs.listener import CompositeListener, RunListener, RunRecorder, SilentListener
-from code_repair_rl.runs.metrics import MetricsRow
+from code_repair_rl.runs.metrics import MetricsRow, report_times
 from code_repair_rl.runs.rows import RolloutRow, TestRecord, ToolCall, Turn, read_rows, write_rows
 
 __all__ = [
@@ -23,5 +23,6 @@ __all__ = [
     "alike",
     "changed_keys",
     "read_rows",
+    "report_times",
     "write_rows",
 ]

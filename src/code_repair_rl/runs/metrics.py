@@ -6,7 +6,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,16 +68,29 @@ def read_metrics(path: Path) -> list[MetricsRow]:
     Raises:
         BadInput: a line other than a torn last one is not what we wrote; names file and line.
     """
-    if not path.exists():
-        return []
-    *whole, _torn = path.read_bytes().split(b"\n")
     merged: dict[tuple[int, str], MetricsRow] = {}
-    for number, raw in enumerate(whole, start=1):
-        row = _read_line(raw, where=f"{path}:{number}")
+    for row in _reports(path):
         earlier = merged.get((row.step, row.phase))
         values = {**earlier.values, **row.values} if earlier else row.values
         merged[row.step, row.phase] = MetricsRow(row.step, row.phase, row.unix_seconds, values)
     return sorted(merged.values(), key=lambda row: row.step)
+
+
+def report_times(path: Path) -> list[float]:
+    """When each report was made, seconds since 1970, in order of the file: those that a resumed run made again, too.
+
+    Raises:
+        BadInput: as for `read_metrics`.
+    """
+    return [row.unix_seconds for row in _reports(path)]
+
+
+def _reports(path: Path) -> Iterator[MetricsRow]:
+    if not path.exists():
+        return
+    *whole, _torn = path.read_bytes().split(b"\n")
+    for number, raw in enumerate(whole, start=1):
+        yield _read_line(raw, where=f"{path}:{number}")
 
 
 def _read_line(raw: bytes, *, where: str) -> MetricsRow:
