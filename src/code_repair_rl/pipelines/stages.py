@@ -16,7 +16,15 @@ from typing import TYPE_CHECKING
 from code_repair_rl.errors import BadInput
 from code_repair_rl.models import settled
 from code_repair_rl.pipelines.judging import Validator
-from code_repair_rl.pipelines.parts import Loaded, agent_of, grader_of, load, reward_of, training_tasks
+from code_repair_rl.pipelines.parts import (
+    Loaded,
+    agent_of,
+    grader_of,
+    load,
+    require_parts,
+    reward_of,
+    training_tasks,
+)
 from code_repair_rl.recipes import Recipe
 from code_repair_rl.runs import FINISHED, CompositeListener, RunDir, RunListener, RunRecorder
 
@@ -40,7 +48,7 @@ def run_sft(recipe: Recipe, folder: Path, listener: RunListener, *, validate_eve
     Returns:
         The folder of the resulting model.
     """
-    recipe, run = _begun(recipe, folder)
+    recipe, run = _begun(recipe, folder, needs_tasks=_learns_from_tasks(recipe))
     if is_finished(run):
         return run.path / "model"
     from code_repair_rl.training.sft import train_sft
@@ -65,10 +73,12 @@ def run_sft(recipe: Recipe, folder: Path, listener: RunListener, *, validate_eve
             )
 
 
-def _begun(recipe: Recipe, folder: Path) -> tuple[Recipe, RunDir]:
+def _begun(recipe: Recipe, folder: Path, *, needs_tasks: bool = True) -> tuple[Recipe, RunDir]:
     """The recipe with the precision chosen, and the stage's run; of several processes the first one makes both."""
 
     def make() -> tuple[Recipe, RunDir]:
+        if not (folder / "recipe.yaml").exists():
+            require_parts(recipe, tasks=needs_tasks)
         chosen = settled(recipe, folder)
         return chosen, RunDir.create(folder, chosen.model_dump(mode="json"), resume=True)
 
@@ -90,6 +100,11 @@ def _loaded(recipe: Recipe) -> Loaded:
         return load(recipe)
 
 
+def _learns_from_tasks(recipe: Recipe) -> bool:
+    """Whether fine-tuning takes the known-good edits of tasks."""
+    return recipe.sft.data is None or recipe.sft.with_known_good
+
+
 def _sft_examples(recipe: Recipe, loaded: Loaded, listener: RunListener) -> list[Example]:
     """What there is to learn: known-good edits, curated conversations, or both."""
     from code_repair_rl.training.curated import curated_examples
@@ -97,7 +112,7 @@ def _sft_examples(recipe: Recipe, loaded: Loaded, listener: RunListener) -> list
 
     section = recipe.sft
     found = curated_examples(Path(section.data), loaded.tokenizer) if section.data is not None else []
-    if section.data is None or section.with_known_good:
+    if _learns_from_tasks(recipe):
         tasks = training_tasks(recipe, loaded.engine, listener)
         found += examples(tasks, loaded.engine.encode, loaded.tokenizer, recipe.tasks.hint)
     return found
