@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -189,7 +190,7 @@ def _triple(found: Any) -> list[float]:
 
 def _rounded(value: Any) -> Any:
     if isinstance(value, float):
-        return round(value, 4) if value == value else None  # NaN has no word in JSON
+        return round(value, 4) if math.isfinite(value) else None  # JSON has no word for others
     if isinstance(value, Mapping):
         return {str(key): _rounded(item) for key, item in value.items()}
     return [_rounded(item) for item in value] if isinstance(value, list | tuple) else value
