@@ -26,7 +26,15 @@ from code_repair_rl.pipelines.parts import (
     training_tasks,
 )
 from code_repair_rl.recipes import Recipe
-from code_repair_rl.runs import FINISHED, CompositeListener, RunDir, RunListener, RunRecorder
+from code_repair_rl.runs import (
+    FINISHED,
+    STEP_SECONDS,
+    CompositeListener,
+    RunDir,
+    RunListener,
+    RunRecorder,
+    training_seconds,
+)
 
 if TYPE_CHECKING:
     from code_repair_rl.training.sft import Example
@@ -171,9 +179,7 @@ def control_recipe(recipe: Recipe, sft_model: Path, sft_run: RunDir, grpo_run: R
     Raises:
         BadInput: one of the runs has recorded no training time.
     """
-    from code_repair_rl.training.callbacks import training_seconds
-
-    return longer_sft(recipe, sft_model, sft_run, training_seconds(grpo_run))
+    return longer_sft(recipe, sft_model, sft_run, training_seconds(grpo_run.metrics()))
 
 
 def longer_sft(recipe: Recipe, sft_model: Path, sft_run: RunDir, budget_seconds: float) -> Recipe:
@@ -194,17 +200,15 @@ def longer_sft(recipe: Recipe, sft_model: Path, sft_run: RunDir, budget_seconds:
 
 def control_validates_every(recipe: Recipe, sft_run: RunDir, grpo_run: RunDir) -> int:
     """Steps between measurements of the control, so that it is looked at as often as GRPO was; 0 where that was not."""
-    from code_repair_rl.training.callbacks import VALIDATION, training_seconds
+    from code_repair_rl.training.callbacks import VALIDATION
 
     times = sum(VALIDATION in row.values and row.step > 0 for row in grpo_run.metrics())
     if not times or not recipe.grpo.validation_tasks:
         return 0
-    return max(1, math.floor(_steps_in(training_seconds(grpo_run), sft_run) / times))
+    return max(1, math.floor(_steps_in(training_seconds(grpo_run.metrics()), sft_run) / times))
 
 
 def _steps_in(seconds: float, sft_run: RunDir) -> float:
-    from code_repair_rl.training.callbacks import STEP_SECONDS
-
     step_seconds = [row.values[STEP_SECONDS] for row in sft_run.metrics() if STEP_SECONDS in row.values]
     if not seconds or not step_seconds:
         raise BadInput("a compute-matched control needs a finished SFT run and a time", where=str(sft_run.path))

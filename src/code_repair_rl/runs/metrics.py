@@ -6,11 +6,15 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from code_repair_rl.errors import BadInput
+
+STEP_SECONDS = "time/step_seconds"
+"""The metric by which a run says that an optimiser step is done, and how long it took; it adds up to a run's training
+time, over kills and resumes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +78,11 @@ def read_metrics(path: Path) -> list[MetricsRow]:
         values = {**earlier.values, **row.values} if earlier else row.values
         merged[row.step, row.phase] = MetricsRow(row.step, row.phase, row.unix_seconds, values)
     return sorted(merged.values(), key=lambda row: row.step)
+
+
+def training_seconds(rows: Iterable[MetricsRow], until_step: int | None = None) -> float:
+    """How long the recorded optimiser steps took together, sampling and grading included."""
+    return sum(row.values.get(STEP_SECONDS, 0.0) for row in rows if until_step is None or row.step <= until_step)
 
 
 def report_times(path: Path) -> list[float]:
