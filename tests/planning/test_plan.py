@@ -130,13 +130,13 @@ def test_sharding_divides_what_it_says() -> None:
 def test_weights_take_what_the_trainer_holds() -> None:
     """It loads fp32 and computes in bf16 by autocast; DeepSpeed rounds the weights themselves."""
     work = Workload(SHIPPED["qwen3-8b"])
-    held = {one: training_memory(work, Layout(1, one)) for one in ("single", "ddp", "zero2", "zero3")}  # type: ignore[arg-type]
+    held = {one: training_memory(work, Layout(1, one)) for one in ("single", "ddp", "zero2", "zero3")}
     per_weight = {one: parts["weights"] / work.model.parameters for one, parts in held.items()}
     assert per_weight == {"single": 4, "ddp": 4, "zero2": 2, "zero3": 2}
     assert {one for one, parts in held.items() if "autocast copies" in parts} == {"single", "ddp"}
     in_fp32 = dataclasses.replace(work, autocast=False)
     for sharding in ("single", "zero2"):
-        parts = training_memory(in_fp32, Layout(1, sharding))  # type: ignore[arg-type]
+        parts = training_memory(in_fp32, Layout(1, sharding))
         assert parts["weights"] == 4 * work.model.parameters
         assert "autocast copies" not in parts
         assert parts["activations"] > held[sharding]["activations"]
@@ -210,7 +210,7 @@ def test_more_of_anything_needs_more() -> None:
         return sum(training_memory(work, Layout(1, "single")).values())
 
     for change in ({"completion_tokens": 2048}, {"group": 16}, {"prompt_tokens": 4096}, {"shared_prefix": False}):
-        assert needed(dataclasses.replace(base, **change)) > needed(base)  # type: ignore[arg-type]
+        assert needed(dataclasses.replace(base, **change)) > needed(base)
     assert needed(dataclasses.replace(base, lora_rank=16)) < needed(base)
     assert needed(dataclasses.replace(base, gradient_checkpointing=False)) > needed(base)
 
@@ -303,7 +303,7 @@ def test_impossible_figures_are_refused() -> None:
             dataclasses.replace(GPU, **figure)  # type: ignore[arg-type]
     for given in ({"grading_seconds": -1.0}, {"grading_workers": 0}, {"link_gb_s": math.nan}):
         with pytest.raises(BadInput, match=next(iter(given))):
-            Assumptions(**given)  # type: ignore[arg-type]
+            Assumptions(**given)
 
 
 @pytest.mark.parametrize(
