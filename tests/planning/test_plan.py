@@ -192,6 +192,8 @@ def test_a_recipe_says_what_no_option_does(tmp_path: Path) -> None:
     told = json.loads(crrl("plan", "--recipe", str(path), "--no-checkpointing", "--generation-gpus", "1", "--json"))
     assert told["workload"]["gradient_checkpointing"] is False
     assert told["layout"]["generation_gpus"] == 1
+    more = json.loads(crrl("plan", "--recipe", str(path), "--training-gpus", "8", "--json"))
+    assert (more["layout"]["sharding"], more["layout"]["training_gpus"]) == ("zero2", 8)
 
 
 def test_a_forward_holds_the_tokens_that_the_recipe_allows() -> None:

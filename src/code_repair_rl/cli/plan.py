@@ -106,8 +106,9 @@ def plan(
         raise BadInput("no such sharding", where=sharding, mend="say single, ddp, zero2, zero3 or fsdp2")
     if read is not None:
         launch = read.launch
-        if not sharding and training_gpus is None and launch.kind != "single":
-            sharding, training_gpus = launch.kind, launch.processes
+        if launch.kind != "single":
+            sharding = sharding or launch.kind
+            training_gpus = training_gpus or launch.processes
         if generation_gpus is None and launch.vllm is None:
             generation_gpus = 0  # the model samples by itself
         offload = launch.offload != "none" if offload is None else offload
