@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Check the parts that need a GPU, on a machine with at least one, in under ten minutes; prints what it proved.
+# Check the parts that need a GPU, on a machine with at least one, in ten minutes and the time that a download takes;
+# prints what it proved. Makes a few tasks of its own, and keeps nothing but the model.
 # On one GPU it has run (an H200); what needs two, or vLLM, has not: its first run there is the first test of it.
 #
 #   scripts/gpu_smoke.sh [MODEL]     default Qwen/Qwen3-0.6B (downloaded from the hub where it is not a folder)
@@ -16,6 +17,14 @@ server=
 proved=() failed=() left_out=()
 trap '[ -z "$server" ] || kill "$server" 2>/dev/null; rm -rf "$work"' EXIT
 
+finish() {
+  printf '\nproved:\n'; printf '  %s\n' "${proved[@]:-nothing}"
+  [ ${#left_out[@]} -eq 0 ] || { printf 'left out:\n'; printf '  %s\n' "${left_out[@]}"; }
+  [ ${#failed[@]} -eq 0 ] && exit 0
+  printf 'failed:\n'; printf '  %s\n' "${failed[@]}"
+  exit 1
+}
+
 try() { # NAME COMMAND…: ninety seconds at most each
   local name=$1
   shift
@@ -29,17 +38,31 @@ try() { # NAME COMMAND…: ninety seconds at most each
   fi
 }
 
-command -v nvidia-smi > /dev/null && nvidia-smi -L | grep -q GPU || { echo "error: no GPU is here" >&2; exit 3; }
-gpus=$(nvidia-smi -L | grep -c GPU)
+gpus=$(nvidia-smi -L 2> /dev/null | grep -c GPU)
+[ "$gpus" -ge 1 ] || { echo "error: no GPU is here" >&2; exit 3; }
 nvidia-smi --query-gpu=name,memory.total,driver_version --format=csv,noheader
-small=(recipe=smoke "model.name=$model" sft.steps=2 grpo.steps=2 grpo.validation_tasks=0)
+first=${CUDA_VISIBLE_DEVICES:-0}
+one=(env "CUDA_VISIBLE_DEVICES=${first%%,*}") # with more in sight, torch would spread a single process over them
+tasks=$work/tasks.jsonl
+small=(recipe=smoke "model.name=$model" "tasks.name=$tasks" sft.steps=2 grpo.steps=2 grpo.validation_tasks=0)
 
+LIMIT=300 try "tasks were made" crrl tasks build humaneval-bugs --limit 32 --out "$tasks"
+LIMIT=1800 try "the model is here" python -c '
+import sys
+from code_repair_rl.models import load_model, load_tokenizer
+load_tokenizer(sys.argv[1]), load_model(sys.argv[1])' "$model"
+if [ ${#failed[@]} -gt 0 ]; then
+  left_out+=("everything else: it needs both")
+  finish
+fi
 try "the machine has what training needs" crrl doctor --json
-try "torch computes on the GPU" python -c 'import torch; assert float(torch.ones(2, device="cuda").sum()) == 2.0'
-try "packed passes compute what plain ones do" python -m pytest -q -p no:cacheprovider tests/training/test_on_gpu.py
+try "torch computes on the GPU" "${one[@]}" python -c 'import torch; assert float(torch.ones(2, device="cuda").sum()) == 2.0'
+try "packed passes compute what plain ones do" "${one[@]}" \
+  python -m pytest -q -p no:cacheprovider tests/training/test_on_gpu.py
 try "memory was planned" crrl plan --model "$model" --lora 16 --training-gpus 1 --require-fit
-try "SFT on one GPU" crrl sft "${small[@]}" run="$work/sft" 'model.lora={rank: 8}'
-try "GRPO on one GPU, sampling by itself" crrl grpo "${small[@]}" run="$work/grpo" 'model.lora={rank: 8}'
+try "SFT on one GPU" "${one[@]}" crrl sft "${small[@]}" run="$work/sft" 'model.lora={rank: 8}'
+try "GRPO on one GPU, sampling by itself" "${one[@]}" \
+  crrl grpo "${small[@]}" run="$work/grpo" 'model.lora={rank: 8}'
 if python -c 'import deepspeed' 2> /dev/null; then
   try "DeepSpeed ZeRO-3 with $gpus process(es)" crrl sft "${small[@]}" run="$work/zero3" \
     launch.kind=zero3 launch.processes="$gpus" sft.batch_size=$((4 * gpus))
@@ -60,14 +83,10 @@ if [ "$gpus" -ge 2 ] && ${vllm} --version > /dev/null 2>&1; then
     > "$work/server.log" 2>&1 &
   server=$!
   LIMIT=180 try "the vLLM server answers" bash -c 'until curl -sf http://127.0.0.1:18311/health; do sleep 2; done'
-  try "GRPO on one GPU, sampled by vLLM on another, weights sent over" env CUDA_VISIBLE_DEVICES=0 \
+  try "GRPO on one GPU, sampled by vLLM on another, weights sent over" "${one[@]}" \
     crrl grpo "${small[@]}" run="$work/vllm" 'model.lora={rank: 8}' launch.vllm=http://127.0.0.1:18311
 else
   left_out+=("vLLM with weight synchronisation: needs two GPUs and vLLM")
 fi
 
-printf '\nproved:\n'; printf '  %s\n' "${proved[@]:-nothing}"
-[ ${#left_out[@]} -eq 0 ] || { printf 'left out:\n'; printf '  %s\n' "${left_out[@]}"; }
-[ ${#failed[@]} -eq 0 ] && exit 0
-printf 'failed:\n'; printf '  %s\n' "${failed[@]}"
-exit 1
+finish

@@ -64,6 +64,25 @@ def test_the_whole_loop_with_the_real_small_model(task_file: Path, tmp_path: Pat
     assert load_model(folder / "grpo" / "model").config.vocab_size == 49152
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("reward.gian=0.3", "gian"),
+        ("agent={name: 'nowhere:Program'}", "nowhere"),
+        ("tasks.name=no-such-set", "no-such-set"),
+        ("tasks.name=no-such-file.jsonl", "no-such-file"),
+    ],
+)
+def test_what_no_stage_could_use_is_refused_before_anything_is_begun(
+    change: str, said: str, task_file: Path, tmp_path: Path
+) -> None:
+    log = Log()
+    with pytest.raises(BadInput, match=said):
+        run_journey(miniature(task_file, TINY_MODEL, [change]), tmp_path / "run", log)
+    assert not [stage for stage in log.stages if stage != "tasks"]
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize(("stage", "step"), [("sft", 2), ("grpo", 2), ("eval grpo", None), ("control", 1)])
 def test_a_journey_cut_anywhere_ends_as_if_it_had_not_been(
     task_file: Path, tmp_path: Path, stage: str, step: int | None

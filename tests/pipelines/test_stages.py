@@ -8,11 +8,12 @@ import torch
 from code_repair_rl.errors import BadInput
 from code_repair_rl.models import TINY_MODEL
 from code_repair_rl.pipelines.parts import load
-from code_repair_rl.pipelines.stages import run_grpo
-from code_repair_rl.recipes import Recipe
+from code_repair_rl.pipelines.stages import run_grpo, run_sft
+from code_repair_rl.recipes import Recipe, compose
 from code_repair_rl.rollouts.local import LocalEngine
 from code_repair_rl.rollouts.vllm import VllmEngine
 from code_repair_rl.runs import SilentListener
+from tests.cli.command import crrl
 
 SERVED = Recipe.model_validate(
     {
@@ -31,7 +32,32 @@ def test_a_server_answers_for_a_model_that_weights_are_sent_of_and_for_no_other(
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="could send there")
-def test_a_server_that_nothing_could_be_sent_to_is_refused_before_anything_is_begun(tmp_path: Path) -> None:
+def test_a_server_that_nothing_could_be_sent_to_is_refused_before_there_is_a_run(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="between GPUs"):
         run_grpo(SERVED, tmp_path / "run", SilentListener())
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [("reward.gian=0.3", "gian"), ("agent={name: 'nowhere:Program'}", "nowhere"), ("tasks.name=typo", "typo")],
+)
+def test_what_is_not_there_is_refused_before_there_is_a_run(change: str, said: str, tmp_path: Path) -> None:
+    recipe = compose("smoke", [f"model.name={TINY_MODEL}", change])
+    for stage in (run_sft, run_grpo):
+        with pytest.raises(BadInput, match=said):
+            stage(recipe, tmp_path / "run", SilentListener())
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_sweep_with_one_impossible_reward_does_not_begin(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="together"):
+        crrl(
+            "grpo",
+            "recipe=smoke",
+            f"model.name={TINY_MODEL}",
+            f"run={tmp_path / 'sweep'}",
+            "--multirun",
+            "reward.gain=0.1,2.0",
+        )
+    assert not (tmp_path / "sweep").exists()

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -10,11 +11,29 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForCausalLM, LlamaConfig, PretrainedConfig, Qwen2Config, Qwen3Config
 
 from code_repair_rl.errors import BadInput
-from code_repair_rl.planning import DEVICES, Layout, Workload, architecture, fewest_gpus, from_config, make_plan
+from code_repair_rl.planning import (
+    DEVICES,
+    Assumptions,
+    Layout,
+    Workload,
+    architecture,
+    fewest_gpus,
+    from_config,
+    make_plan,
+)
 from code_repair_rl.planning.architecture import SHIPPED
 from code_repair_rl.planning.duration import forward_flops
-from code_repair_rl.planning.memory import saved_elements, training_memory
+from code_repair_rl.planning.memory import (
+    SAMPLED_AT_ONCE,
+    generation_fits,
+    generation_memory,
+    saved_elements,
+    tokens_per_forward,
+    training_fits,
+    training_memory,
+)
 from code_repair_rl.planning.published import reproduce
+from code_repair_rl.rollouts.local import _ROWS_ON_A_GPU
 from tests.cli.command import crrl
 
 SHAPE = {
@@ -97,14 +116,93 @@ def test_published_layouts_fit_and_their_gpu_counts_come_out() -> None:
 
 def test_sharding_divides_what_it_says() -> None:
     work = Workload(SHIPPED["qwen3-8b"])
-    one = training_memory(work, Layout(1, "single"))
-    two, three = (training_memory(work, Layout(4, sharding)) for sharding in ("zero2", "zero3"))
-    assert one["weights"] + one["gradients"] + one["optimizer"] == 16 * work.model.parameters
-    assert two["weights"] == one["weights"]
-    assert two["optimizer"] == three["optimizer"] == one["optimizer"] // 4
-    assert three["weights"] == one["weights"] // 4
+    one, two, three = (training_memory(work, Layout(1, sharding)) for sharding in ("single", "zero2", "zero3"))
+    for whole in (one, two, three):
+        assert whole["weights"] + whole["gradients"] + whole["optimizer"] == 16 * work.model.parameters
+    quarter2, quarter3 = (training_memory(work, Layout(4, sharding)) for sharding in ("zero2", "zero3"))
+    assert quarter2["weights"] == two["weights"]
+    assert quarter2["optimizer"] == quarter3["optimizer"] == two["optimizer"] // 4
+    assert quarter3["weights"] == three["weights"] // 4
     offloaded = training_memory(work, Layout(4, "zero3", offload_optimizer=True))
     assert offloaded["optimizer"] == 0
+
+
+def test_weights_take_what_the_trainer_holds() -> None:
+    """It loads fp32 and computes in bf16 by autocast; DeepSpeed rounds the weights themselves."""
+    work = Workload(SHIPPED["qwen3-8b"])
+    held = {one: training_memory(work, Layout(1, one)) for one in ("single", "ddp", "zero2", "zero3")}
+    per_weight = {one: parts["weights"] / work.model.parameters for one, parts in held.items()}
+    assert per_weight == {"single": 4, "ddp": 4, "zero2": 2, "zero3": 2}
+    assert {one for one, parts in held.items() if "autocast copies" in parts} == {"single", "ddp"}
+    in_fp32 = dataclasses.replace(work, autocast=False)
+    for sharding in ("single", "zero2"):
+        parts = training_memory(in_fp32, Layout(1, sharding))
+        assert parts["weights"] == 4 * work.model.parameters
+        assert "autocast copies" not in parts
+        assert parts["activations"] > held[sharding]["activations"]
+
+
+def test_bf16_copies_of_frozen_weights_are_made_anew_under_checkpointing() -> None:
+    work = Workload(SHIPPED["qwen3-8b"], lora_rank=16)
+
+    def copies(work: Workload) -> int:
+        return training_memory(work, Layout(1, "single"))["autocast copies"]
+
+    head = 2 * work.model.embedding
+    every = copies(dataclasses.replace(work, gradient_checkpointing=False))
+    assert every - head == work.model.layers * (copies(work) - head)
+    assert copies(dataclasses.replace(work, lora_rank=None)) == every
+
+
+def test_a_model_that_samples_by_itself_needs_room_for_its_copy_and_its_cache() -> None:
+    work = Workload(SHIPPED["qwen3-8b"], lora_rank=32, group=16, prompts=32)
+    own, shared = Layout(1, "single", 1), Layout(1, "single", 0)
+    copy = 2 * work.model.parameters
+    assert sum(training_memory(work, shared).values()) == sum(training_memory(work, own).values()) + copy
+    sampling = generation_memory(work, shared, GPU)
+    assert sampling["sampler"] == copy
+    # adapters are merged into a copy in fp32 before they are rounded; a cache of fp32 keys and values comes after it
+    cache = 4 * work.model.kv_per_token * (SAMPLED_AT_ONCE // 16 * 1024 + SAMPLED_AT_ONCE * 1024)
+    assert max(cache, 4 * work.model.parameters) == sampling["key-value cache"]
+    assert not generation_fits(work, shared, GPU)
+    few = dataclasses.replace(work, prompts=1, completion_tokens=64)
+    assert generation_memory(few, shared, GPU)["merge of adapters"] == 4 * work.model.parameters
+    assert make_plan(work, shared, GPU).concurrent_answers == SAMPLED_AT_ONCE == _ROWS_ON_A_GPU
+    fine_tuning = dataclasses.replace(work, sampled=False)
+    assert "sampler" not in training_memory(fine_tuning, shared)
+    assert generation_memory(fine_tuning, shared, GPU) == {}
+
+
+def test_a_recipe_says_what_no_option_does(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(
+        "defaults: [demo, _self_]\n"
+        "model: {gradient_checkpointing: true, autocast: none, lora: {rank: 8}}\n"
+        "sandbox: {workers: 5}\n"
+        "launch: {kind: zero2, processes: 4, offload: optimizer}\n"
+        "grpo: {micro_batch_tokens: 999}\n"
+    )
+    plan = json.loads(crrl("plan", "--recipe", str(path), "--json"))
+    work, layout = plan["workload"], plan["layout"]
+    assert (work["gradient_checkpointing"], work["autocast"], work["lora_rank"]) == (True, False, 8)
+    assert work["micro_batch_tokens"] == 999
+    assert (layout["sharding"], layout["training_gpus"], layout["offload_optimizer"]) == ("zero2", 4, True)
+    assert layout["generation_gpus"] == 0  # no server is named: the model samples itself
+    assert plan["assumptions"]["grading_workers"] == 5
+    told = json.loads(crrl("plan", "--recipe", str(path), "--no-checkpointing", "--generation-gpus", "1", "--json"))
+    assert told["workload"]["gradient_checkpointing"] is False
+    assert told["layout"]["generation_gpus"] == 1
+    more = json.loads(crrl("plan", "--recipe", str(path), "--training-gpus", "8", "--json"))
+    assert (more["layout"]["sharding"], more["layout"]["training_gpus"]) == ("zero2", 8)
+
+
+def test_a_forward_holds_the_tokens_that_the_recipe_allows() -> None:
+    work = Workload(SHIPPED["qwen3-8b"], prompt_tokens=512, completion_tokens=96, group=16, prompts=6)
+    layout = Layout(1, "single")
+    assert tokens_per_forward(dataclasses.replace(work, micro_batch_tokens=1536), layout) == 1536
+    assert tokens_per_forward(dataclasses.replace(work, micro_batch_tokens=1), layout) == 512 + 96
+    everything = 6 * (512 + 16 * 96)
+    assert tokens_per_forward(dataclasses.replace(work, micro_batch_tokens=10**6), layout) == everything
 
 
 def test_more_of_anything_needs_more() -> None:
@@ -114,7 +212,7 @@ def test_more_of_anything_needs_more() -> None:
         return sum(training_memory(work, Layout(1, "single")).values())
 
     for change in ({"completion_tokens": 2048}, {"group": 16}, {"prompt_tokens": 4096}, {"shared_prefix": False}):
-        assert needed(dataclasses.replace(base, **change)) > needed(base)  # type: ignore[arg-type]
+        assert needed(dataclasses.replace(base, **change)) > needed(base)
     assert needed(dataclasses.replace(base, lora_rank=16)) < needed(base)
     assert needed(dataclasses.replace(base, gradient_checkpointing=False)) > needed(base)
 
@@ -132,14 +230,30 @@ def test_the_bottleneck_is_named_and_a_knob_moves_it() -> None:
     assert json.loads(json.dumps(full.to_json()))["fits"] is False
 
 
+def test_answers_without_room_in_the_first_wave_take_the_time_of_their_own_number() -> None:
+    base = Workload(SHIPPED["qwen3-8b"], prompt_tokens=1024, completion_tokens=8192, lora_rank=32, group=8, prompts=32)
+    layout = Layout(1, "single", 1)
+
+    def decoding(work: Workload) -> float:
+        return next(phase.seconds for phase in make_plan(work, layout, GPU).phases if phase.name == "decode")
+
+    room = make_plan(base, layout, GPU).concurrent_answers
+    assert 1 < room < base.group * base.prompts
+    one_wave = decoding(dataclasses.replace(base, group=room, prompts=1))
+    one_more = decoding(dataclasses.replace(base, group=room + 1, prompts=1))
+    assert one_wave < one_more < 1.9 * one_wave  # a single answer reads the weights and its own cache, no more
+
+
 def test_the_fewest_gpus_fit_and_one_less_does_not() -> None:
-    work = Workload(SHIPPED["qwen3-14b"])
+    work = Workload(SHIPPED["qwen3-14b"], sampled=False)
     found = fewest_gpus(work, GPU, generate=False)
-    assert make_plan(work, found, GPU).training_fits
+    assert training_fits(work, found, GPU)
     fewer = dataclasses.replace(found, training_gpus=found.training_gpus - 1)
-    assert not make_plan(work, fewer, GPU).training_fits
+    assert not training_fits(work, fewer, GPU)
     with pytest.raises(BadInput, match="does not fit"):
         fewest_gpus(work, GPU, most=2)
+    with pytest.raises(BadInput, match="training and sampling"):  # whole weights, their copy and a cache, on each
+        fewest_gpus(dataclasses.replace(work, sampled=True), GPU, generate=False)
     assert fewest_gpus(work, GPU, tensor_parallel=4).tensor_parallel == 4
     assert fewest_gpus(work, GPU, generate=False, offload_optimizer=True).training_gpus < found.training_gpus
 
@@ -174,5 +288,30 @@ def test_impossible_figures_are_refused() -> None:
         architecture("nonsense")
     with pytest.raises(BadInput, match="sharding"):
         Layout(2, "single")
-    with pytest.raises(BadInput, match="group"):
-        Workload(SHIPPED["qwen3-8b"], group=0)
+    for impossible in (
+        {"group": 0},
+        {"max_completion_tokens": -5000},
+        {"max_completion_tokens": 100, "completion_tokens": 200},
+        {"forward_sequences": -3},
+        {"lora_rank": 0},
+    ):
+        with pytest.raises(BadInput, match=next(iter(impossible))):
+            Workload(SHIPPED["qwen3-8b"], **impossible)  # type: ignore[arg-type]
+    for gpus in ({"training_gpus": 0}, {"generation_gpus": -1}, {"tensor_parallel": 0}):
+        with pytest.raises(BadInput, match=next(iter(gpus))):
+            Layout(**gpus)  # type: ignore[arg-type]
+    for figure in ({"tflops": 0.0}, {"memory_gib": -1.0}, {"bandwidth_gb_s": math.inf}):
+        with pytest.raises(BadInput, match=next(iter(figure))):
+            dataclasses.replace(GPU, **figure)  # type: ignore[arg-type]
+    for given in ({"grading_seconds": -1.0}, {"grading_workers": 0}, {"link_gb_s": math.nan}):
+        with pytest.raises(BadInput, match=next(iter(given))):
+            Assumptions(**given)
+
+
+@pytest.mark.parametrize(
+    "impossible",
+    [("--longest", "-5000"), ("--at-once", "-3"), ("--generation-gpus", "-1"), ("--grading-seconds", "-1")],
+    ids=lambda pair: pair[0],
+)
+def test_an_impossible_option_is_wrong_use_and_not_a_plan_that_fits(impossible: tuple[str, str]) -> None:
+    assert crrl("plan", "--model", "Qwen3-8B", "--require-fit", *impossible, code=2) == ""

@@ -61,12 +61,56 @@ def test_ones_own_file_is_composed_too(tmp_path: Path) -> None:
     assert compose(str(path), ["grpo.tasks_per_step=2"]).grpo.tasks_per_step == 2
 
 
-def test_malformed_yaml_is_one_clear_error(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [("name: [unclosed\n", 2), ("name: mine\ngrpo:\n  steps: 3\n   seed: 1\n", 4), ("name: mine\n\tseed: 1\n", 2)],
+)
+def test_malformed_yaml_is_one_clear_error_with_its_line(text: str, line: int, tmp_path: Path) -> None:
     path = tmp_path / "broken.yaml"
-    path.write_text("name: [unclosed\n")
+    path.write_text(text)
     with pytest.raises(BadInput) as caught:
         compose(str(path))
-    assert "broken" in str(caught.value)
+    assert caught.value.where == f"{path}:{line}"
+    assert "not YAML" in caught.value.what
+
+
+@pytest.mark.parametrize(
+    ("override", "meant", "there"),
+    [
+        ("model.lora={rnk: 8}", "model.lora.rank", "alpha"),
+        ("agent={name: repair-loop, turns: 8}", "agent.max_turns", "at_once"),
+        ("grpo.learning_rat=1", "grpo.learning_rate", "warmup_steps"),
+    ],
+)
+def test_an_unknown_key_is_told_what_was_probably_meant(override: str, meant: str, there: str) -> None:
+    with pytest.raises(BadInput) as caught:
+        compose("demo", [override])
+    assert f"was {meant!r} meant?" in caught.value.what
+    assert there in str(caught.value.mend)
+
+
+def test_a_recipe_that_builds_on_its_own_name_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "demo.yaml"
+    path.write_text("defaults: [demo, _self_]\nseed: 3\n")
+    with pytest.raises(BadInput, match="lead back to itself") as caught:
+        compose(str(path))
+    assert caught.value.where == str(path)
+
+
+def test_a_recipe_that_is_not_utf_8_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "latin.yaml"
+    path.write_bytes("name: mine\ndescription: für\n".encode("latin-1"))
+    with pytest.raises(BadInput, match="UTF-8") as caught:
+        compose(str(path))
+    assert caught.value.where == str(path)
+
+
+def test_a_yml_file_is_told_its_name(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yml"
+    path.write_text("name: mine\n")
+    with pytest.raises(BadInput) as caught:
+        compose(str(path))
+    assert str(tmp_path / "mine.yaml") in str(caught.value.mend)
 
 
 def test_a_damaged_saved_recipe_is_named(tmp_path: Path) -> None:

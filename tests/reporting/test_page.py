@@ -8,11 +8,14 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from code_repair_rl.reporting import write_report
+from code_repair_rl.reporting.curves import step_figures
+from code_repair_rl.runs import RunDir
 from tests.reporting.browser import Browser, chromium
-from tests.reporting.recorded import HOSTILE, recorded_run
+from tests.reporting.recorded import HOSTILE, recorded_run, rollout
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +84,35 @@ def test_the_charts_are_drawn(browser: Browser, page: Path) -> None:
     # Bands are drawn around the mean reward: one for each run.
     reward = f"{plots}.find((chart) => chart.textContent.startsWith('Reward, mean')).querySelector('.plot')"
     assert browser.run(f"{reward}.data.filter((trace) => trace.fill === 'toself').length") == 2
+
+
+def test_what_was_measured_is_what_is_shown_under_the_pointer(browser: Browser, tmp_path: Path) -> None:
+    run = RunDir.create(tmp_path / "long", {"name": "long"}, resume=False)
+    measured = [0.25 if step % 2 else 0.5 for step in range(1, 13)]
+    for step, value in enumerate(measured, start=1):
+        run.append_metrics(step, {"train/loss": value, "validation/pass_rate": value})
+        run.write_rollouts(step, [rollout(np.random.default_rng(step), step, 0, i, value, "text") for i in range(8)])
+    browser.open(url(write_report([run]), "curves"))
+    browser.run("document.querySelectorAll('.chart').forEach((chart) => chart.scrollIntoView())")
+    browser.wait("[...document.querySelectorAll('.plot')].every((plot) => plot.querySelector('.main-svg'))")
+    traces = """[...document.querySelectorAll('.chart')].map((chart) => [chart.querySelector('h3').textContent,
+        chart.querySelector('.plot').data.filter((trace) => trace.fill !== 'toself').map((trace) => [
+            trace.name, trace.y, trace.hoverinfo || 'shown'])])"""
+    drawn = dict(browser.run(traces))
+    assert drawn["validation/pass_rate"] == [["long", measured, "shown"]]
+    [points, line] = drawn["train/loss"]
+    assert points == ["long", measured, "shown"]
+    assert line[2] == "skip"
+    [[_, passing, shown]] = next(found for title, found in drawn.items() if title.startswith("Pass rate"))
+    assert passing == [step_figures(step, run.rollouts(step))["pass"][0] for step in range(1, 13)]
+    assert shown == "shown"
+    # The line says what it is, also where a single run needs no legend.
+    named = dict(
+        browser.run("""[...document.querySelectorAll('.chart')].filter((chart) => chart.querySelector('.legend')).map(
+            (chart) => [chart.querySelector('h3').textContent, chart.querySelector('.legend').textContent])""")
+    )
+    assert "mean of the last 5 steps" in named["train/loss"]
+    assert "validation/pass_rate" not in named
 
 
 def test_filtering_narrows_the_list_and_sorting_orders_it(browser: Browser, page: Path) -> None:

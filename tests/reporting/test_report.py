@@ -145,6 +145,22 @@ def test_only_runs_that_differ_in_their_seed_are_pooled(tmp_path: Path) -> None:
     assert pooled == [f"{which}: sft → grpo", f"{which}: base → grpo"]
 
 
+def test_a_session_that_was_killed_counts_up_to_its_last_report(tmp_path: Path) -> None:
+    run = RunDir.create(tmp_path / "run", {"name": "run"}, resume=False)
+    sessions = [
+        {"started_unix_seconds": 1000.0},  # killed twice, the second time before it reported anything
+        {"started_unix_seconds": 5000.0},
+        {"started_unix_seconds": 6000.0, "ended_unix_seconds": 6500.0, "status": "finished"},
+    ]
+    (run.path / "environment.json").write_text(json.dumps({"schema_version": 1, "sessions": sessions}))
+    reports = [(1, 2000.0), (2, 4000.0), (2, 6200.0), (3, 6400.0)]  # step 2 was done again
+    lines = [{"step": s, "phase": "train", "unix_seconds": t, "values": {"train/loss": 1.0}} for s, t in reports]
+    run.metrics_path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    [described] = embedded(write_report([run]).read_text(), "index")["runs"]
+    assert described["seconds"] == 3000 + 0 + 500
+    assert described["cutOff"] is True
+
+
 def test_a_run_without_anything_yet_still_has_a_report(tmp_path: Path) -> None:
     run = RunDir.create(tmp_path / "run", {"name": "empty"}, resume=False)
     assert embedded(write_report([run]).read_text(), "index")["rollouts"]["count"] == 0

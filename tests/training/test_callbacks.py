@@ -5,16 +5,14 @@ from pathlib import Path
 import pytest
 from transformers import TrainerControl, TrainerState
 
-from code_repair_rl.runs import RunDir, SilentListener
+from code_repair_rl.runs import STEP_SECONDS, RunDir, SilentListener, training_seconds
 from code_repair_rl.training.callbacks import (
     ROLLOUT_SECONDS,
-    STEP_SECONDS,
     VALIDATION,
     StepClock,
     TellListener,
     TimeBudget,
     Validate,
-    training_seconds,
 )
 
 
@@ -45,9 +43,9 @@ def test_rollouts_that_are_read_back_count_as_long_as_they_took(tmp_path: Path) 
         budget.on_step_end(None, state, control)
         tell.on_log(None, state, control, {"loss": 0.0})
         stopped[step] = control.should_training_stop
-    assert 160.0 <= training_seconds(run) < 170.0
+    assert 160.0 <= training_seconds(run.metrics()) < 170.0
     assert stopped == {2: False, 3: True, 4: True}
-    assert budget._used_seconds == training_seconds(run)
+    assert budget._used_seconds == training_seconds(run.metrics())
 
 
 def test_the_best_weights_are_those_that_are_on_disk(tmp_path: Path) -> None:

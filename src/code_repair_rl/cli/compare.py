@@ -43,6 +43,7 @@ def compare(
     """
     from code_repair_rl.evaluation import compare_each
     from code_repair_rl.evaluation.equal_tokens import sentence as in_words
+    from code_repair_rl.evaluation.plain_json import without_nan
 
     befores = [read_evaluation(name) for name in before.split(",")]
     afters = [[read_evaluation(name) for name in one.split(",")] for one in after]
@@ -50,7 +51,7 @@ def compare(
     equal = [_at_equal_tokens(befores, one) for one in afters]
     if as_json:
         plain = [
-            _plain(one) | _without_nan({"equal_tokens": asdict(tokens) if tokens else None})
+            _plain(one) | without_nan({"equal_tokens": asdict(tokens) if tokens else None})
             for one, tokens in zip(found, equal, strict=True)
         ]
         typer.echo(json.dumps(plain[0] if len(plain) == 1 else {"comparisons": plain}, indent=1))
@@ -135,19 +136,10 @@ def _show(found: Comparison) -> None:
 
 def _plain(found: Judged) -> dict[str, Any]:
     from code_repair_rl.evaluation import sentences
+    from code_repair_rl.evaluation.plain_json import without_nan
 
-    plain: dict[str, Any] = _without_nan(
+    plain: dict[str, Any] = without_nan(
         {"improved": found.improved, "p_adjusted": found.p_adjusted, "sentences": sentences(found.comparison)}
     )
-    plain |= _without_nan(asdict(found.comparison))
+    plain |= without_nan(asdict(found.comparison))
     return plain
-
-
-def _without_nan(value: Any) -> Any:
-    if isinstance(value, float) and math.isnan(value):
-        return None
-    if isinstance(value, dict):
-        return {key: _without_nan(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_without_nan(item) for item in value]
-    return value

@@ -365,7 +365,7 @@ def _classification(folder: Path, name: str) -> ClassificationResult | None:
 
 def _figures(result: ClassificationResult) -> dict[str, object]:
     from code_repair_rl.evaluation.classification_summary import summarise
-    from code_repair_rl.reporting.packing import without_nan
+    from code_repair_rl.evaluation.plain_json import without_nan
 
     return {"notes": list(result.notes), **without_nan(summarise(result).to_json())}
 

@@ -86,6 +86,7 @@ def sorted_arguments(given: Sequence[str]) -> Arguments:
 
 
 def _train(stage: str, given: Sequence[str]) -> None:
+    from code_repair_rl.pipelines.parts import require_parts
     from code_repair_rl.recipes import compose, expand
 
     if stage == "sft":
@@ -93,6 +94,8 @@ def _train(stage: str, given: Sequence[str]) -> None:
     arguments = sorted_arguments(given)
     combinations = expand(arguments.overrides) if arguments.multirun else [list(arguments.overrides)]
     recipes = [compose(arguments.recipe, overrides) for overrides in combinations]
+    for recipe in recipes:  # all of a sweep, before its first run begins
+        require_parts(recipe, tasks=False)
     console = Console(stderr=True, highlight=False, quiet=not is_first())
     for number, recipe in enumerate(recipes):
         folder = arguments.run or Path("runs") / f"{recipe.name}-{stage}"

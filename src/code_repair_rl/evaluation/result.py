@@ -15,6 +15,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from code_repair_rl.errors import BadInput, first_complaint
 from code_repair_rl.evaluation.estimates import Estimate, pass_at_k, rate
+from code_repair_rl.evaluation.plain_json import without_nan
 from code_repair_rl.home import write_atomically
 from code_repair_rl.tasks import Task
 
@@ -131,7 +132,7 @@ class EvalResult:
 
     def to_json(self) -> dict[str, Any]:
         """Plain data for `eval/NAME.json`: the result itself and, for readers without this library, its summary."""
-        return {**asdict(self), "summary": _without_nan(asdict(summary(self)))}
+        return {**asdict(self), "summary": without_nan(asdict(summary(self)))}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any], *, where: str) -> EvalResult:
@@ -300,15 +301,6 @@ def _sample_rate(tasks: Iterable[TaskResult], what: str, *, of_passed: bool = Fa
             values.append(sum(known) / len(known))
             problems.append(task.problem)
     return rate(values, problems)
-
-
-def _without_nan(value: Any) -> Any:
-    """Null for numbers that were not observed: JSON has no NaN, and strict readers refuse it."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {str(key): _without_nan(item) for key, item in value.items()}
-    return value
 
 
 def _length_band(lines: int) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -13,7 +14,7 @@ from code_repair_rl.evaluation.classification import ClassificationResult, class
 from code_repair_rl.evaluation.classification_summary import PAIR_OUTCOMES, compare_classifiers, summarise
 from code_repair_rl.home import write_atomically
 from code_repair_rl.pipelines.records import machine_of
-from code_repair_rl.runs import RunDir
+from code_repair_rl.runs import RunDir, training_seconds
 
 SCHEMA_VERSION = 1
 _CURVES = ("pass_rate", "reward/total", "reward/evidence", "train/loss")
@@ -173,12 +174,11 @@ def _training(run: RunDir) -> dict[str, Any]:
         seen = {name: round(row.values[name], 4) for name in _CURVES if name in row.values}
         if seen:
             curve.setdefault(row.step, {}).update(seen)
-    seconds = sum(row.values.get("time/step_seconds", 0.0) for row in rows)
     recipe = run.recipe()
     return {
         "recipe": {key: recipe[key] for key in ("name", "seed", "reward", "sft", "grpo") if key in recipe},
         "steps": max((row.step for row in rows), default=0),
-        "minutes": round(seconds / 60, 2),
+        "minutes": round(training_seconds(rows) / 60, 2),
         "curve": curve,
     }
 
@@ -189,7 +189,7 @@ def _triple(found: Any) -> list[float]:
 
 def _rounded(value: Any) -> Any:
     if isinstance(value, float):
-        return round(value, 4) if value == value else None  # NaN has no word in JSON
+        return round(value, 4) if math.isfinite(value) else None  # JSON has no word for others
     if isinstance(value, Mapping):
         return {str(key): _rounded(item) for key, item in value.items()}
     return [_rounded(item) for item in value] if isinstance(value, list | tuple) else value

@@ -15,6 +15,7 @@ from code_repair_rl.errors import BadInput
 from code_repair_rl.models import EMBEDDED_MODEL, embedded_model_folder, fetch_embedded_model, release_memory, settled
 from code_repair_rl.pipelines.forgetting import measured_once
 from code_repair_rl.pipelines.judging import run_evaluation
+from code_repair_rl.pipelines.parts import require_parts
 from code_repair_rl.pipelines.stages import (
     control_recipe,
     control_validates_every,
@@ -100,12 +101,12 @@ def run_journey(
 
     recipe = settled(recipe, folder)
     taken_over = require_possible(recipe, folder, base_of, warm_start_of)
+    prepare(recipe, watcher)
     run = RunDir.create(folder, recipe.model_dump(mode="json"), resume=True)
     if taken_over.base_of is not None and _has_base(taken_over.base_of):
         run.adopt_samples("base", taken_over.base_of)
     if taken_over.warm_start_of is not None:
         run.adopt_stage("sft", taken_over.warm_start_of, judged=taken_over.base_of is not None)
-    prepare(recipe, watcher)
     results = {}
     if run.adopted("sft") is None or _has_base(run):
         results["base"] = _evaluated(recipe, "base", run, watcher)
@@ -152,7 +153,8 @@ class TakenOver:
 def require_possible(
     recipe: Recipe, folder: Path, base_of: Path | None, warm_start_of: Path | None, *, fresh: bool = False
 ) -> TakenOver:
-    """See that the journey of `recipe` in `folder` can take over what it is told to; what it has already it keeps.
+    """See that the journey of `recipe` in `folder` can be made, and can take over what it is told to; what it has
+    already it keeps.
 
     Args:
         recipe: of the journey to come.
@@ -161,8 +163,10 @@ def require_possible(
         fresh: what lies in `folder` will be removed first.
 
     Raises:
-        BadInput: the other run asked or taught something else or is not done, or `folder` has a warm start of its own.
+        BadInput: the recipe's reward or agent is none; or the other run asked or taught something else or is not done,
+            or `folder` has a warm start of its own.
     """
+    require_parts(recipe, tasks=False)
     there = not fresh and (folder / "recipe.yaml").is_file()
     mine = RunDir.open(folder) if there else None
     if warm_start_of is None:

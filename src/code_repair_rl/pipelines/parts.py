@@ -14,7 +14,7 @@ from code_repair_rl.rollouts import Engine
 from code_repair_rl.rollouts.agent import Agent
 from code_repair_rl.rollouts.ask import fitting
 from code_repair_rl.runs import RunListener
-from code_repair_rl.tasks import Split, Task
+from code_repair_rl.tasks import Split, Task, load_tasks
 from code_repair_rl.tasks.classification import load_as_asked
 from code_repair_rl.tasks.difficulty import PassRate, easiest_first, hardest_first, pass_rates, within
 from code_repair_rl.tasks.draw import draw
@@ -55,6 +55,22 @@ def load(recipe: Recipe, *, to_sample: bool = False, served: bool = False) -> Lo
         return Loaded(model, tokenizer, VllmEngine(recipe.launch.vllm, tokenizer, stop_ids=stop_ids(model, tokenizer)))
     copy_dtype = "bfloat16" if recipe.model.in_bf16 else None
     return Loaded(model, tokenizer, LocalEngine(model, tokenizer, copy_dtype=copy_dtype))
+
+
+def require_parts(recipe: Recipe, *, tasks: bool = True) -> None:
+    """See that the recipe's reward, agent and tasks are there, before a run is begun that would then be kept from them.
+
+    Args:
+        recipe: of the run to come.
+        tasks: False where they may still have to be made, or are not asked for.
+
+    Raises:
+        BadInput: as `reward_of` and `agent_of`; or there are no such tasks.
+    """
+    reward_of(recipe)
+    agent_of(recipe.agent)
+    if tasks:
+        load_tasks(recipe.tasks.name, limit=1)
 
 
 def training_tasks(recipe: Recipe, engine: Engine, listener: RunListener | None = None) -> list[Task]:

@@ -13,7 +13,7 @@ from code_repair_rl.evaluation import Comparison, Estimate, EvalResult, at_equal
 from code_repair_rl.evaluation.equal_tokens import can_be_compared
 from code_repair_rl.home import write_atomically
 from code_repair_rl.pipelines.forgetting import kept_path
-from code_repair_rl.runs import RunDir, changed_keys
+from code_repair_rl.runs import RunDir, changed_keys, training_seconds
 
 ORDER = ("base", "sft", "control", "grpo")
 """The models of a journey, as tables list them."""
@@ -170,8 +170,8 @@ def _training(run: RunDir) -> dict[str, Any]:
     for row in run.metrics():
         seen = {name: round(row.values[name], 4) for name in wanted if name in row.values}
         curve.setdefault(row.step, {}).update(seen)
-    seconds = sum(row.values.get("time/step_seconds", 0.0) for row in run.metrics())
-    return {"steps": max(curve, default=0), "minutes": round(seconds / 60, 2), "curve": curve}
+    minutes = round(training_seconds(run.metrics()) / 60, 2)
+    return {"steps": max(curve, default=0), "minutes": minutes, "curve": curve}
 
 
 def bounds(estimate: Estimate) -> list[float]:

@@ -16,9 +16,25 @@ from typing import TYPE_CHECKING
 from code_repair_rl.errors import BadInput
 from code_repair_rl.models import settled
 from code_repair_rl.pipelines.judging import Validator
-from code_repair_rl.pipelines.parts import Loaded, agent_of, grader_of, load, reward_of, training_tasks
+from code_repair_rl.pipelines.parts import (
+    Loaded,
+    agent_of,
+    grader_of,
+    load,
+    require_parts,
+    reward_of,
+    training_tasks,
+)
 from code_repair_rl.recipes import Recipe
-from code_repair_rl.runs import FINISHED, CompositeListener, RunDir, RunListener, RunRecorder
+from code_repair_rl.runs import (
+    FINISHED,
+    STEP_SECONDS,
+    CompositeListener,
+    RunDir,
+    RunListener,
+    RunRecorder,
+    training_seconds,
+)
 
 if TYPE_CHECKING:
     from code_repair_rl.training.sft import Example
@@ -40,7 +56,7 @@ def run_sft(recipe: Recipe, folder: Path, listener: RunListener, *, validate_eve
     Returns:
         The folder of the resulting model.
     """
-    recipe, run = _begun(recipe, folder)
+    recipe, run = _begun(recipe, folder, needs_tasks=_learns_from_tasks(recipe))
     if is_finished(run):
         return run.path / "model"
     from code_repair_rl.training.sft import train_sft
@@ -65,10 +81,12 @@ def run_sft(recipe: Recipe, folder: Path, listener: RunListener, *, validate_eve
             )
 
 
-def _begun(recipe: Recipe, folder: Path) -> tuple[Recipe, RunDir]:
+def _begun(recipe: Recipe, folder: Path, *, needs_tasks: bool = True) -> tuple[Recipe, RunDir]:
     """The recipe with the precision chosen, and the stage's run; of several processes the first one makes both."""
 
     def make() -> tuple[Recipe, RunDir]:
+        if not (folder / "recipe.yaml").exists():
+            require_parts(recipe, tasks=needs_tasks)
         chosen = settled(recipe, folder)
         return chosen, RunDir.create(folder, chosen.model_dump(mode="json"), resume=True)
 
@@ -90,6 +108,11 @@ def _loaded(recipe: Recipe, *, served: bool = False) -> Loaded:
         return load(recipe, served=served)
 
 
+def _learns_from_tasks(recipe: Recipe) -> bool:
+    """Whether fine-tuning takes the known-good edits of tasks."""
+    return recipe.sft.data is None or recipe.sft.with_known_good
+
+
 def _sft_examples(recipe: Recipe, loaded: Loaded, listener: RunListener) -> list[Example]:
     """What there is to learn: known-good edits, curated conversations, or both."""
     from code_repair_rl.training.curated import curated_examples
@@ -97,7 +120,7 @@ def _sft_examples(recipe: Recipe, loaded: Loaded, listener: RunListener) -> list
 
     section = recipe.sft
     found = curated_examples(Path(section.data), loaded.tokenizer) if section.data is not None else []
-    if section.data is None or section.with_known_good:
+    if _learns_from_tasks(recipe):
         tasks = training_tasks(recipe, loaded.engine, listener)
         found += examples(tasks, loaded.engine.encode, loaded.tokenizer, recipe.tasks.hint)
     return found
@@ -160,9 +183,7 @@ def control_recipe(recipe: Recipe, sft_model: Path, sft_run: RunDir, grpo_run: R
     Raises:
         BadInput: one of the runs has recorded no training time.
     """
-    from code_repair_rl.training.callbacks import training_seconds
-
-    return longer_sft(recipe, sft_model, sft_run, training_seconds(grpo_run))
+    return longer_sft(recipe, sft_model, sft_run, training_seconds(grpo_run.metrics()))
 
 
 def longer_sft(recipe: Recipe, sft_model: Path, sft_run: RunDir, budget_seconds: float) -> Recipe:
@@ -183,17 +204,15 @@ def longer_sft(recipe: Recipe, sft_model: Path, sft_run: RunDir, budget_seconds:
 
 def control_validates_every(recipe: Recipe, sft_run: RunDir, grpo_run: RunDir) -> int:
     """Steps between measurements of the control, so that it is looked at as often as GRPO was; 0 where that was not."""
-    from code_repair_rl.training.callbacks import VALIDATION, training_seconds
+    from code_repair_rl.training.callbacks import VALIDATION
 
     times = sum(VALIDATION in row.values and row.step > 0 for row in grpo_run.metrics())
     if not times or not recipe.grpo.validation_tasks:
         return 0
-    return max(1, math.floor(_steps_in(training_seconds(grpo_run), sft_run) / times))
+    return max(1, math.floor(_steps_in(training_seconds(grpo_run.metrics()), sft_run) / times))
 
 
 def _steps_in(seconds: float, sft_run: RunDir) -> float:
-    from code_repair_rl.training.callbacks import STEP_SECONDS
-
     step_seconds = [row.values[STEP_SECONDS] for row in sft_run.metrics() if STEP_SECONDS in row.values]
     if not seconds or not step_seconds:
         raise BadInput("a compute-matched control needs a finished SFT run and a time", where=str(sft_run.path))

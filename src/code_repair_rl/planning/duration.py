@@ -14,10 +14,16 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from code_repair_rl.errors import BadInput
 from code_repair_rl.planning.architecture import Architecture
-from code_repair_rl.planning.memory import cached_tokens
-from code_repair_rl.planning.workload import Device, Layout, Workload
+from code_repair_rl.planning.memory import (
+    SAMPLED_AT_ONCE,
+    cached_tokens,
+    compute_bytes,
+    shares_devices,
+    tokens_per_forward,
+    weight_bytes,
+)
+from code_repair_rl.planning.workload import Device, Layout, Workload, require
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +42,10 @@ class Assumptions:
     grading_workers: int = 16
 
     def __post_init__(self) -> None:
-        """Refuse what would divide by nothing."""
-        for name in ("train_efficiency", "prefill_efficiency", "decode_efficiency", "link_gb_s", "grading_workers"):
-            if getattr(self, name) <= 0:
-                raise BadInput(f"{getattr(self, name)} is not positive", where=name)
+        """Refuse what would divide by nothing, or take less than no time."""
+        efficiencies = ("train_efficiency", "prefill_efficiency", "decode_efficiency")
+        require(self, (*efficiencies, "link_gb_s", "grading_workers"), 0, above=True)
+        require(self, ("grading_seconds",), 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,10 +101,16 @@ def phases(workload: Workload, layout: Layout, device: Device, given: Assumption
 
 def concurrent_answers(workload: Workload, layout: Layout, device: Device) -> int:
     """Answers that one engine decodes at once; a group's prompt is cached once."""
-    engines = max(1, layout.generation_gpus // layout.tensor_parallel)
-    share = math.ceil(workload.group * workload.prompts / engines)
+    share = _answers_an_engine(workload, layout)
+    if shares_devices(workload, layout):
+        return min(share, SAMPLED_AT_ONCE)
     per_answer = workload.completion_tokens + workload.prompt_tokens / workload.group
     return max(1, min(share, int(cached_tokens(workload, layout, device) / per_answer)))
+
+
+def _answers_an_engine(workload: Workload, layout: Layout) -> int:
+    engines = max(1, layout.generation_gpus // layout.tensor_parallel)
+    return math.ceil(workload.group * workload.prompts / engines)
 
 
 def _prefill(workload: Workload, layout: Layout, device: Device, given: Assumptions) -> Phase:
@@ -110,16 +122,21 @@ def _prefill(workload: Workload, layout: Layout, device: Device, given: Assumpti
 
 def _decode(workload: Workload, layout: Layout, device: Device, given: Assumptions) -> Phase:
     model = workload.model
-    engines = max(1, layout.generation_gpus // layout.tensor_parallel)
     at_once = concurrent_answers(workload, layout, device)
     answers = workload.group * workload.prompts
-    waves = math.ceil(math.ceil(answers / engines) / at_once)
+    full, rest = divmod(_answers_an_engine(workload, layout), at_once)
     mean_length = workload.prompt_tokens + workload.completion_tokens / 2
-    moved = 2 * model.parameters + at_once * 2 * model.kv_per_token * mean_length
-    seconds_moving = moved / (layout.tensor_parallel * device.bandwidth_gb_s * 1e9 * given.decode_efficiency)
-    flops = forward_flops(model, at_once, int(at_once * mean_length), at_once)
-    seconds_computing = flops / (layout.tensor_parallel * device.tflops * 1e12 * given.prefill_efficiency)
-    seconds = waves * workload.completion_tokens * max(seconds_moving, seconds_computing)
+    # A model that samples by itself keeps its cache in fp32 (`rollouts/decoding_layouts.py`).
+    weight, cached = (compute_bytes(workload), 4) if shares_devices(workload, layout) else (2, 2)
+
+    def token_seconds(rows: int) -> float:
+        """One more token for so many answers."""
+        moved = weight * model.parameters + rows * cached * model.kv_per_token * mean_length
+        moving = moved / (layout.tensor_parallel * device.bandwidth_gb_s * 1e9 * given.decode_efficiency)
+        flops = forward_flops(model, rows, int(rows * mean_length), rows)
+        return max(moving, flops / (layout.tensor_parallel * device.tflops * 1e12 * given.prefill_efficiency))
+
+    seconds = workload.completion_tokens * (full * token_seconds(at_once) + (token_seconds(rest) if rest else 0.0))
     total = forward_flops(
         model,
         answers * workload.completion_tokens,
@@ -127,8 +144,8 @@ def _decode(workload: Workload, layout: Layout, device: Device, given: Assumptio
         answers * workload.completion_tokens,
     )
     formula = (
-        f"{waves} wave(s) of {at_once} answers an engine x tokens x (weights + cache) / (bandwidth x efficiency); "
-        "a long tail of answers comes on top"
+        f"{full} wave(s) of {at_once} answers an engine{f' and one of {rest}' if rest else ''} x tokens x (weights + "
+        "cache) / (bandwidth x efficiency); a long tail of answers comes on top"
     )
     return Phase("decode", seconds, answers * workload.completion_tokens, total, formula)
 
@@ -145,13 +162,17 @@ def _train(workload: Workload, layout: Layout, device: Device, given: Assumption
     answers = workload.group * workload.prompts
     prompts = workload.prompts if workload.shared_prefix else answers
     tokens = prompts * workload.prompt_tokens + answers * workload.completion_tokens
-    forwards = math.ceil(answers / (workload.forward_sequences or workload.group))
+    if workload.micro_batch_tokens is None:
+        forwards = math.ceil(answers / (workload.forward_sequences or workload.group))
+    else:
+        forwards = math.ceil(tokens / (layout.training_gpus * tokens_per_forward(workload, layout)))
     sent = 0.0
     if layout.training_gpus > 1:
         share = (layout.training_gpus - 1) / layout.training_gpus
-        sent = 2 * share * workload.trained_parameters * workload.weight_bytes  # one all-reduce of the gradients
+        gradients = workload.trained_parameters * weight_bytes(workload, layout)
+        sent = 2 * share * gradients  # one all-reduce
         if layout.sharding in ("zero3", "fsdp2"):
-            sent += forwards * 2 * share * workload.model.parameters * workload.weight_bytes  # gathers, both ways
+            sent += forwards * 2 * share * workload.model.parameters * compute_bytes(workload)  # gathers, both ways
     sending = sent / (given.link_gb_s * 1e9)
     bound = "communication" if sending > computing else "computing"
     formula = f"max(operations / (training GPUs x peak x efficiency), bytes sent / link): bound by {bound}"

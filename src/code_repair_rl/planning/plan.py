@@ -37,9 +37,9 @@ class Plan:
     device: Device
     assumptions: Assumptions
     training: dict[str, int]
-    """Bytes of each part on one training device."""
+    """Bytes of each part on one training device while it trains."""
     generation: dict[str, int]
-    """Bytes of each part on one generation device; empty where the engine shares the training devices."""
+    """Bytes of each part on one generation device, or on a training device while it samples by itself."""
     usable: int
     """Bytes that the parts of a training device may add up to."""
     training_fits: bool
@@ -109,10 +109,10 @@ def make_plan(
         device=device,
         assumptions=given,
         training=training_memory(workload, layout),
-        generation=generation_memory(workload, layout, device) if layout.generation_gpus else {},
+        generation=generation_memory(workload, layout, device),
         usable=usable_bytes(device),
         training_fits=training_fits(workload, layout, device),
-        generation_fits=not layout.generation_gpus or generation_fits(workload, layout, device),
+        generation_fits=generation_fits(workload, layout, device),
         concurrent_answers=concurrent_answers(workload, layout, device),
         phases=tuple(phases(workload, layout, device, given)),
         knobs=(),
@@ -138,7 +138,8 @@ def fewest_gpus(
         workload: the step.
         device: of which kind all are.
         sharding: of more than one training device.
-        generate: whether engines have devices of their own.
+        generate: whether engines have devices of their own; else the training devices have to have room for sampling,
+            too.
         tensor_parallel: devices of one engine; None: the fewest that fit.
         offload_optimizer: see `Layout`; so for `engine_share`.
         least: training devices to begin with.
@@ -159,16 +160,17 @@ def fewest_gpus(
     for count in range(least, most + 1):
         used: Sharding = "single" if count == 1 else sharding
         layout = Layout(count, used, parallel if generate else 0, parallel, offload_optimizer, engine_share)
-        if training_fits(workload, layout, device):
+        if training_fits(workload, layout, device) and generation_fits(workload, layout, device):
             return layout
-    raise _too_small(workload, device, "training")
+    raise _too_small(workload, device, "training" if generate or not workload.sampled else "training and sampling")
 
 
 def _too_small(workload: Workload, device: Device, what: str) -> BadInput:
     return BadInput(
         f"{workload.model.name} does not fit for {what} on any number of {device.name} tried",
         where="memory",
-        mend="shorten the context, train adapters (LoRA), turn on checkpointing, or take larger devices",
+        mend="shorten the context, train adapters (LoRA), turn on checkpointing, let a server sample, or take larger "
+        "devices",
     )
 
 
@@ -210,6 +212,8 @@ def _shorter(plan: Plan) -> _Changed:
 
 
 def _smaller_forward(plan: Plan) -> _Changed:
+    if plan.workload.micro_batch_tokens is not None:
+        return _halved("micro_batch_tokens")(plan)
     now = plan.workload.forward_sequences or plan.workload.group
     return _work(forward_sequences=max(plan.layout.training_gpus, now // 2))(plan)
 
@@ -225,7 +229,14 @@ def _more_engines(plan: Plan) -> _Changed:
     return plan.workload, layout, plan.assumptions
 
 
+def _engine_of_its_own(plan: Plan) -> _Changed:
+    engines = plan.layout.generation_gpus or plan.layout.tensor_parallel
+    return plan.workload, dataclasses.replace(plan.layout, generation_gpus=engines), plan.assumptions
+
+
 def _wider_engines(plan: Plan) -> _Changed:
+    if plan.layout.generation_gpus == 0:
+        return plan.workload, plan.layout, plan.assumptions
     count = 2 * plan.layout.tensor_parallel
     layout = dataclasses.replace(
         plan.layout, tensor_parallel=count, generation_gpus=max(count, plan.layout.generation_gpus)
@@ -256,6 +267,7 @@ _CHANGES: tuple[tuple[str, Callable[[Plan], _Changed]], ...] = (
     ("half the answers per forward", _smaller_forward),
     ("twice the training GPUs", _more_trainers),
     ("twice the generation GPUs", _more_engines),
+    ("generation on a GPU of its own", _engine_of_its_own),
     ("engines over twice the GPUs (tensor parallel)", _wider_engines),
     ("ZeRO-3 in place of the present sharding", _sharded),
     ("optimizer state offloaded to the host", _offloaded),

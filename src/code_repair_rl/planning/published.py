@@ -61,6 +61,7 @@ def _grpo(size: str, name: str, rank: int, completion: int, group: int, per_devi
         lora_rank=rank,
         forward_sequences=group,  # "we must fit an entire group per forward pass" (src/conf/grpo/multi_turn_gspo.yaml)
         shared_prefix=False,
+        weight_bytes=2,
     )
     return Published(f"agent GRPO, LoRA, Qwen3-{size}, A100", _FORK.format(name), workload, _A100, layout, per_device)
 
@@ -76,6 +77,8 @@ def _tuning(size: str, count: int, rank: int | None) -> Published:
         # The recipes recompute activations for 32B only.
         gradient_checkpointing=size == "32B",
         forward_sequences=1,
+        sampled=False,
+        weight_bytes=2,
         gradient_bytes=4,
     )
     what = f"{'full' if rank is None else 'LoRA'} SFT, Qwen3-{size}, H100"
@@ -106,9 +109,7 @@ def reproduce() -> list[Reproduced]:
 
 def _reproduced(one: Published) -> Reproduced:
     at_once = one.workload.forward_sequences or one.workload.group
-    fits = training_fits(one.workload, one.layout, one.device) and (
-        not one.layout.generation_gpus or generation_fits(one.workload, one.layout, one.device)
-    )
+    fits = training_fits(one.workload, one.layout, one.device) and generation_fits(one.workload, one.layout, one.device)
     return Reproduced(
         one.what,
         one.source,

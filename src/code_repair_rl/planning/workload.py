@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from code_repair_rl.errors import BadInput
 from code_repair_rl.planning.architecture import Architecture
 
 Sharding = Literal["single", "ddp", "zero2", "zero3", "fsdp2"]
+
+
+def require(holder: Any, names: tuple[str, ...], least: float, *, above: bool = False) -> None:
+    """Hold figures of `holder` against the least that they can be; None is none.
+
+    Raises:
+        BadInput: one is smaller, or (`above`) as small, or no finite number; names it.
+    """
+    for name in names:
+        value = getattr(holder, name)
+        if value is not None and not (math.isfinite(value) and (value > least if above else value >= least)):
+            raise BadInput(
+                f"{value:g} is impossible", where=name, mend=f"give {'more than' if above else 'at least'} {least:g}"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +38,10 @@ class Device:
     bandwidth_gb_s: float
     """Of its memory, 10^9 bytes a second."""
     source: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse what no device has."""
+        require(self, ("memory_gib", "tflops", "bandwidth_gb_s"), 0, above=True)
 
 
 DEVICES = {
@@ -75,20 +94,30 @@ class Workload:
     """Whether a group's prompt is computed once in training."""
     reference: bool = False
     """Whether there is a KL term: one forward more per step, and for full training a second copy of the weights."""
-    weight_bytes: int = 2
-    """Bytes of a weight in training: 2 (bf16, with an fp32 master in the optimizer) or 4 (fp32 under bf16 autocast)."""
+    micro_batch_tokens: int | None = None
+    """Most tokens of one forward on one device (at least one answer), in place of `forward_sequences`."""
+    autocast: bool = True
+    """Whether matrix products are in bf16; without, everything is in fp32."""
+    sampled: bool = True
+    """Whether answers are sampled; False: fine-tuning."""
+    weight_bytes: int | None = None
+    """Bytes of a weight in training: 2 (bf16, with an fp32 master in the optimizer) or 4 (fp32). None: what our trainer
+    holds, which depends on the sharding (`memory.weight_bytes`)."""
     gradient_bytes: int | None = None
     """Bytes of a gradient; None: as of a weight. Megatron keeps 4 beside 2-byte weights."""
 
     def __post_init__(self) -> None:
         """Refuse figures that no run could have."""
-        for name in ("prompt_tokens", "completion_tokens", "group", "prompts"):
-            if getattr(self, name) < 1:
-                raise BadInput(f"{getattr(self, name)} is not a positive number", where=name)
-        if self.weight_bytes not in (2, 4):
+        counts = ("prompt_tokens", "completion_tokens", "max_completion_tokens", "group", "prompts")
+        require(self, (*counts, "forward_sequences", "micro_batch_tokens", "lora_rank"), 1)
+        if self.max_completion_tokens is not None and self.max_completion_tokens < self.completion_tokens:
+            raise BadInput(
+                f"the longest answer has {self.max_completion_tokens} tokens, the mean one {self.completion_tokens}",
+                where="max_completion_tokens",
+                mend="raise the one (--longest) or lower the other (--completion)",
+            )
+        if self.weight_bytes not in (None, 2, 4):
             raise BadInput(f"{self.weight_bytes} bytes a weight: only 2 and 4 are known", where="weight_bytes")
-        if self.lora_rank is not None and self.lora_rank < 1:
-            raise BadInput(f"{self.lora_rank} is not a rank", where="lora_rank")
 
     @property
     def longest(self) -> int:
@@ -115,15 +144,16 @@ class Layout:
 
     def __post_init__(self) -> None:
         """Refuse layouts that cannot be."""
-        if self.training_gpus < 1:
-            raise BadInput(f"{self.training_gpus} training devices", where="training_gpus")
+        require(self, ("training_gpus", "tensor_parallel"), 1)
+        require(self, ("generation_gpus",), 0)
+        require(self, ("engine_share",), 0, above=True)
         if self.sharding == "single" and self.training_gpus > 1:
             raise BadInput(
                 f"{self.training_gpus} training devices with sharding 'single'",
                 where="sharding",
                 mend="say ddp, zero2, zero3 or fsdp2",
             )
-        if self.tensor_parallel < 1 or self.generation_gpus % self.tensor_parallel:
+        if self.generation_gpus % self.tensor_parallel:
             raise BadInput(
                 f"{self.generation_gpus} generation devices cannot be split into engines of {self.tensor_parallel}",
                 where="tensor_parallel",

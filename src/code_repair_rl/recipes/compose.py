@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import difflib
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 from pydantic import ValidationError
 
 from code_repair_rl.errors import BadInput
-from code_repair_rl.recipes.schema import Recipe
+from code_repair_rl.recipes.schema import Recipe, Section
 
 SHIPPED = Path(__file__).parent / "library"
 """The recipes that come with the package."""
@@ -48,6 +49,18 @@ def compose(name: str, overrides: Sequence[str] = ()) -> Recipe:
             found_too = f"hydra.searchpath=[file://{SHIPPED}]"  # so that any file can build on a shipped recipe
             composed = hydra_compose(stem, overrides=[found_too, *(_addable(override) for override in overrides)])
         data = OmegaConf.to_container(composed, resolve=True)
+    except yaml.MarkedYAMLError as error:
+        raise _malformed(error, path) from error
+    except UnicodeDecodeError as error:
+        raise BadInput(
+            "this recipe, or one that it builds on, is not UTF-8 text", where=str(path), mend="save it as UTF-8"
+        ) from error
+    except RecursionError as error:
+        raise BadInput(
+            "the recipe's `defaults` lead back to itself",
+            where=str(path),
+            mend="call the file otherwise than the recipes that it builds on",
+        ) from error
     except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
         first_line = str(error).strip().splitlines()[0]
         raise BadInput(first_line, where=_place(name, overrides), mend="see `docs/recipes.md` for the keys") from error
@@ -113,8 +126,10 @@ def locate(name: str) -> Path:
     if shipped.is_file() and shipped.resolve().is_relative_to(SHIPPED.resolve()):
         return shipped
     path = Path(name)
-    if path.suffix in (".yaml", ".yml") and path.is_file():
+    if path.suffix == ".yaml" and path.is_file():
         return path.absolute()
+    if path.suffix == ".yml" and path.is_file():
+        raise BadInput("Hydra reads .yaml files only", where=name, mend=f"rename it to {path.with_suffix('.yaml')}")
     raise BadInput(
         f"there is no recipe {name!r}",
         where="recipe",
@@ -131,16 +146,32 @@ def _place(name: str, overrides: Sequence[str]) -> str:
     return " ".join([f"recipe {name}", *overrides])
 
 
+def _malformed(error: yaml.MarkedYAMLError, path: Path) -> BadInput:
+    mark = error.problem_mark or error.context_mark
+    where = f"{mark.name}:{mark.line + 1}" if mark is not None else str(path)
+    said = ", ".join(part for part in (error.context, error.problem) if part)
+    return BadInput(f"this is not YAML ({said})", where=where, mend="correct the line, or the one before it")
+
+
 def _explained(error: ValidationError, where: str) -> BadInput:
     problem = error.errors()[0]
     key = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
-        section: Any = Recipe
-        for part in problem["loc"][:-1]:
-            section = section.model_fields[str(part)].annotation if hasattr(section, "model_fields") else section
-        known = ", ".join(getattr(section, "model_fields", {}))
-        return BadInput(f"unknown key {key!r}", where=where, mend=f"use one of: {known}")
+        *outer, last = map(str, problem["loc"])
+        known = list(_section_at(outer).model_fields)
+        near = difflib.get_close_matches(last, known, n=1)
+        meant = f" (was {'.'.join([*outer, near[0]])!r} meant?)" if near else ""
+        return BadInput(f"unknown key {key!r}{meant}", where=where, mend=f"use one of: {', '.join(known)}")
     message = problem["msg"].removeprefix("Value error, ")
     return BadInput(
         f"{key or 'recipe'}: {message} (got {problem.get('input')!r})", where=where, mend="correct the value"
     )
+
+
+def _section_at(keys: Sequence[str]) -> type[Section]:
+    """The section of a recipe that these keys lead to."""
+    section: type[Section] = Recipe
+    for key in keys:
+        annotation = section.model_fields[key].annotation
+        section = next(one for one in (annotation, *get_args(annotation)) if hasattr(one, "model_fields"))
+    return section

@@ -14,10 +14,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from code_repair_rl.runs import RolloutRow, RunDir, RunListener
-
-STEP_SECONDS = "time/step_seconds"
-"""The metric by which a run says how long a step took, and that it is done."""
+from code_repair_rl.runs import STEP_SECONDS, RolloutRow, RunDir, RunListener, training_seconds
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
 _SHOWN_METRICS = ("loss", "kl", "entropy")
@@ -79,7 +76,7 @@ class LiveDisplay(RunListener):
         """Begin to draw."""
         self._total = total_steps
         self._recipe = run_dir.recipe()
-        self._used_seconds = sum(row.values.get(STEP_SECONDS, 0.0) for row in run_dir.metrics())
+        self._used_seconds = training_seconds(run_dir.metrics())
         self._step_began = time.monotonic()
         if self._console.is_terminal:
             self._live = Live(get_renderable=self._draw, console=self._console, refresh_per_second=2, transient=False)

@@ -8,6 +8,8 @@ import json
 import math
 from typing import Any
 
+from code_repair_rl.evaluation.plain_json import without_nan
+
 
 def packed(data: Any) -> str:
     """`data` as JSON, gzipped, in base64: letters, digits, `+`, `/` and `=` only."""
@@ -18,17 +20,6 @@ def packed(data: Any) -> str:
 def packed_bytes(data: bytes) -> str:
     """`data` gzipped, in base64. The same bytes give the same text."""
     return base64.b64encode(gzip.compress(data, compresslevel=6, mtime=0)).decode("ascii")
-
-
-def without_nan(value: Any) -> Any:
-    """The same plain data with numbers that JSON has no word for turned into None."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {str(key): without_nan(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [without_nan(item) for item in value]
-    return value
 
 
 def rounded(value: float | None, digits: int = 4) -> float | None:

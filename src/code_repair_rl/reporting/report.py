@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import html
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -24,7 +25,7 @@ from code_repair_rl.reporting.packing import packed, packed_bytes
 from code_repair_rl.reporting.places import shown_environment, shown_path, without_absolute_paths
 from code_repair_rl.reporting.rollout_data import RolloutBook
 from code_repair_rl.reporting.token_text import TokenText, find_tokenizer
-from code_repair_rl.runs import RolloutRow, RunDir, read_rows
+from code_repair_rl.runs import RolloutRow, RunDir, read_rows, report_times
 
 _SCRIPTS = ("dom.js", "charts.js", "code.js", "rollout.js", "viewer.js", "tasks.js", "classification.js", "main.js")
 
@@ -116,7 +117,8 @@ def _describe(
         "recipe": without_absolute_paths(run.recipe(), run.path),
         "environment": shown_environment(sessions[-1]) if sessions else {},
         "sessions": len(sessions),
-        "seconds": sum(_session_seconds(session) for session in sessions),
+        "seconds": sum(_session_seconds(sessions, report_times(run.metrics_path))),
+        "cutOff": any("status" not in session for session in sessions),
         "steps": steps,
         "truth": reward_against_truth(judged),
         "metrics": metric_series(run.metrics()),
@@ -130,11 +132,12 @@ def _reference(results: Mapping[str, EvalResult]) -> EvalResult | None:
     return next((result for result in ordered if len(set(difficulties(result).values())) > 1), None)
 
 
-def _session_seconds(session: dict[str, Any]) -> float:
-    """How long a session took; 0 where it was cut off, because then nobody knows."""
-    return (
-        float(session.get("ended_unix_seconds", 0.0) - session["started_unix_seconds"]) if "status" in session else 0.0
-    )
+def _session_seconds(sessions: Sequence[Mapping[str, Any]], reports: Sequence[float]) -> Iterator[float]:
+    """How long each session took; one that was cut off at least until its last report of figures."""
+    begun = [float(session["started_unix_seconds"]) for session in sessions]
+    for session, start, following in zip(sessions, begun, [*begun[1:], math.inf], strict=True):
+        seen = max((time for time in reports if start <= time < following), default=start)
+        yield float(session.get("ended_unix_seconds", seen)) - start
 
 
 def _evaluation_rows(run: RunDir, name: str) -> Iterator[list[RolloutRow]]:

@@ -6,11 +6,15 @@ import json
 import math
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from code_repair_rl.errors import BadInput
+
+STEP_SECONDS = "time/step_seconds"
+"""The metric by which a run says that an optimiser step is done, and how long it took; it adds up to a run's training
+time, over kills and resumes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,16 +72,34 @@ def read_metrics(path: Path) -> list[MetricsRow]:
     Raises:
         BadInput: a line other than a torn last one is not what we wrote; names file and line.
     """
-    if not path.exists():
-        return []
-    *whole, _torn = path.read_bytes().split(b"\n")
     merged: dict[tuple[int, str], MetricsRow] = {}
-    for number, raw in enumerate(whole, start=1):
-        row = _read_line(raw, where=f"{path}:{number}")
+    for row in _reports(path):
         earlier = merged.get((row.step, row.phase))
         values = {**earlier.values, **row.values} if earlier else row.values
         merged[row.step, row.phase] = MetricsRow(row.step, row.phase, row.unix_seconds, values)
     return sorted(merged.values(), key=lambda row: row.step)
+
+
+def training_seconds(rows: Iterable[MetricsRow], until_step: int | None = None) -> float:
+    """How long the recorded optimiser steps took together, sampling and grading included."""
+    return sum(row.values.get(STEP_SECONDS, 0.0) for row in rows if until_step is None or row.step <= until_step)
+
+
+def report_times(path: Path) -> list[float]:
+    """When each report was made, seconds since 1970, in order of the file: those that a resumed run made again, too.
+
+    Raises:
+        BadInput: as for `read_metrics`.
+    """
+    return [row.unix_seconds for row in _reports(path)]
+
+
+def _reports(path: Path) -> Iterator[MetricsRow]:
+    if not path.exists():
+        return
+    *whole, _torn = path.read_bytes().split(b"\n")
+    for number, raw in enumerate(whole, start=1):
+        yield _read_line(raw, where=f"{path}:{number}")
 
 
 def _read_line(raw: bytes, *, where: str) -> MetricsRow:

@@ -10,14 +10,11 @@ from typing import Any
 from transformers import TrainerCallback
 
 from code_repair_rl.models import trim_heap
-from code_repair_rl.runs import RunDir, RunListener
+from code_repair_rl.runs import STEP_SECONDS, RunDir, RunListener, training_seconds
 from code_repair_rl.training.together import Agree
 
-STEP_SECONDS = "time/step_seconds"
-"""The metric that adds up to a run's training time, over kills and resumes."""
-
 ROLLOUT_SECONDS = "time/rollout_seconds"
-"""What of it the step's rollouts took, sampling and grading."""
+"""What of a step's seconds its rollouts took, sampling and grading."""
 
 VALIDATION = "validation/pass_rate"
 """The metric that chooses the best weights."""
@@ -96,7 +93,7 @@ class TimeBudget(TrainerCallback):  # type: ignore[misc]
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Add up what the steps before a resume took."""
-        self._used_seconds = training_seconds(self._run, until_step=state.global_step)
+        self._used_seconds = training_seconds(self._run.metrics(), until_step=state.global_step)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Stop, with a checkpoint, when the budget is spent."""
@@ -165,10 +162,3 @@ def _best_kept(run: RunDir) -> float:
     # Runs that were begun before it was recorded have the measurements only.
     name = BEST if any(BEST in row for row in rows) or not (run.path / "model").is_dir() else VALIDATION
     return max((row.get(name, -1.0) for row in rows), default=-1.0)
-
-
-def training_seconds(run: RunDir, until_step: int | None = None) -> float:
-    """How long a run's recorded optimiser steps took together, sampling and grading included."""
-    return sum(
-        row.values.get(STEP_SECONDS, 0.0) for row in run.metrics() if until_step is None or row.step <= until_step
-    )

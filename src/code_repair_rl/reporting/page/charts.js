@@ -23,7 +23,8 @@ const seen = new IntersectionObserver((entries) => {
 
 function chart(title, traces, options = {}) {
   const plot = el("div", { class: "plot", role: "img", "aria-label": title });
-  charts.pending.set(plot, { traces, options });
+  const smoothed = traces.some((trace) => trace.meta === MEAN);
+  charts.pending.set(plot, { traces, options: smoothed ? { ...options, legend: true, smoothed } : options });
   seen.observe(plot);
   return el("div", { class: "chart" }, el("h3", {}, title), plot);
 }
@@ -36,7 +37,7 @@ function layout(options) {
     font: { color: css("--text"), size: 11 }, hovermode: options.scatter ? "closest" : "x unified",
     xaxis: { gridcolor: grid, zerolinecolor: grid, automargin: true, ...(options.category ? {} : options.scatter ? { title: { text: "mean reward", font: { size: 10 } } } : { tickformat: ",d", dtick: options.dtick }), ...(options.xaxis || {}) },
     yaxis: { gridcolor: grid, zerolinecolor: grid, tickformat: options.percent || options.scatter ? ".0%" : "", rangemode: options.zero && !options.scatter ? "tozero" : "normal", automargin: true, ...(options.scatter ? { range: [-0.06, 1.06] } : {}) },
-    showlegend: options.legend !== false, legend: options.category ? { orientation: "h", y: 1.02, yanchor: "bottom", font: { size: 10 } } : { orientation: "h", y: -0.12, yanchor: "top", font: { size: 10 } },
+    showlegend: options.legend !== false, legend: { orientation: "h", ...(options.category ? { y: 1.02, yanchor: "bottom" } : { y: -0.12, yanchor: "top" }), font: { size: 10 }, ...(options.smoothed ? { title: { text: `${MEAN}: `, font: { size: 10 } } } : {}) },
     hoverlabel: { font: { size: 11 } }, barmode: options.stack ? "stack" : "group",
   };
 }
@@ -62,19 +63,27 @@ function redrawCharts() {
 // Plotly reads a little markup in names; names are ours or a user's, so it is taken out.
 const plain = (text) => String(text).replace(/[<>&]/g, (c) => ({ "<": "‹", ">": "›", "&": "＆" })[c]);
 
-function smooth(values, width = 5) {
+const SMOOTHED_OVER = 5;
+const MEAN = `mean of the last ${SMOOTHED_OVER} steps`;
+
+function smooth(values) {
   return values.map((_, i) => {
-    const near = values.slice(Math.max(0, i - width + 1), i + 1).filter((v) => v !== null);
+    const near = values.slice(Math.max(0, i - SMOOTHED_OVER + 1), i + 1).filter((v) => v !== null);
     return near.length ? near.reduce((a, b) => a + b, 0) / near.length : null;
   });
 }
 
+function exactTraces(name, x, y, colour) {
+  return [{ x, y, name: plain(name), mode: "lines+markers", line: { color: colour, width: y.length < 8 ? 2 : 1.5 }, marker: { size: y.length < 8 ? 5 : 3 } }];
+}
+
 function lineTraces(name, x, y, colour) {
+  // The points are what was measured, and what is shown under the pointer; the line is for the eye, and says so.
+  if (y.length < 8) return exactTraces(name, x, y, colour);
   const label = plain(name);
-  if (y.length < 8) return [{ x, y, name: label, mode: "lines+markers", line: { color: colour }, marker: { size: 5 } }];
   return [
-    { x, y, name: label, mode: "markers", marker: { color: colour, size: 4, opacity: 0.35 }, showlegend: false, hoverinfo: "skip" },
-    { x, y: smooth(y), name: label, mode: "lines", line: { color: colour, width: 2 } },
+    { x, y, name: label, legendgroup: label, mode: "markers", marker: { color: colour, size: 4, opacity: 0.5 }, showlegend: false },
+    { x, y: smooth(y), name: label, meta: MEAN, legendgroup: label, mode: "lines", line: { color: colour, width: 2 }, hoverinfo: "skip" },
   ];
 }
 
@@ -83,7 +92,7 @@ function bandTraces(name, xs, all, colour) {
   const value = all.map((t) => t[0]);
   const known = xs.map((at, i) => [at, all[i]]).filter(([, t]) => t[1] !== null && t[2] !== null);
   const band = known.length > 1 ? [bandOf(known.map(([at]) => at), known.map(([, t]) => t[1]), known.map(([, t]) => t[2]), colour)] : [];
-  return [...band, ...lineTraces(name, xs, value, colour)];
+  return [...band, ...exactTraces(name, xs, value, colour)]; // a mean would leave its band
 }
 
 function bandOf(x, low, high, colour) {
@@ -140,7 +149,8 @@ const SHOWN_ABOVE = /^(reward|outcome|outcomes|rollouts)\/|^(pass_rate|apply_rat
 function metricCharts(runs, names) {
   return names.map((name) => {
     const shown = runs.map((run, i) => [run, i]).filter(([run]) => run.metrics[name]);
-    const traces = shown.flatMap(([run, i]) => lineTraces(run.label, run.metrics[name].x, run.metrics[name].y, RUN_COLOURS[i % RUN_COLOURS.length]));
+    const asMeasured = name.startsWith("validation/"); // it chose the weights
+    const traces = shown.flatMap(([run, i]) => (asMeasured ? exactTraces : lineTraces)(run.label, run.metrics[name].x, run.metrics[name].y, RUN_COLOURS[i % RUN_COLOURS.length]));
     return chart(name, traces, { legend: shown.length > 1, zero: traces.every((trace) => trace.y.every((y) => y >= 0)) });
   });
 }

@@ -39,7 +39,7 @@ function runTable(runs) {
       el("td", { class: "number" }, Math.max(0, ...run.steps.map((s) => s.step), ...Object.values(run.metrics).flatMap((m) => m.x))),
       el("td", { class: "number" }, total(run, answers) || "–"), el("td", { class: "number" }, run.steps.length ? total(run, (s) => s.outcomes["no-verdict"] || 0) : "–"),
       cell(run.steps.length ? run.steps[0].pass : null), cell(run.steps.length ? run.steps[run.steps.length - 1].pass : null),
-      el("td", { class: "number" }, duration(run.seconds)))))));
+      el("td", { class: "number" }, (run.cutOff && run.seconds ? "at least " : "") + duration(run.seconds)))))));
 }
 
 function comparisonCard(one, viewer) {
