@@ -39,11 +39,16 @@ def test_a_server_that_nothing_could_be_sent_to_is_refused_before_there_is_a_run
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
-    [("reward.gian=0.3", "gian"), ("agent={name: 'nowhere:Program'}", "nowhere"), ("tasks.name=typo", "typo")],
+    ("changes", "said"),
+    [
+        (["reward.gian=0.3"], "gian"),
+        (["agent={name: 'nowhere:Program'}"], "nowhere"),
+        (["tasks.name=typo"], "typo"),
+        (["agent={name: repair-loop}", "reward.length=0.1"], "no one length"),
+    ],
 )
-def test_what_is_not_there_is_refused_before_there_is_a_run(change: str, said: str, tmp_path: Path) -> None:
-    recipe = compose("smoke", [f"model.name={TINY_MODEL}", change])
+def test_what_is_not_there_is_refused_before_there_is_a_run(changes: list[str], said: str, tmp_path: Path) -> None:
+    recipe = compose("smoke", [f"model.name={TINY_MODEL}", *changes])
     for stage in (run_sft, run_grpo):
         with pytest.raises(BadInput, match=said):
             stage(recipe, tmp_path / "run", SilentListener())

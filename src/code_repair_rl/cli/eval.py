@@ -314,9 +314,7 @@ def _evaluated(
     from code_repair_rl.tasks.draw import draw
 
     listener = CompositeListener(*trackers(told))
-    levels = [level.value for level in HintLevel]
-    if asked.hint not in levels:
-        raise BadInput(f"there is no hint level {asked.hint!r}", mend=f"use one of {', '.join(levels)}")
+    HintLevel.named(asked.hint)
     chosen = draw(load_as_asked(asked.task_set, labels, split=asked.split), limit, asked.seed)
     if not chosen:
         raise BadInput(f"the set has no tasks of split {asked.split}", where=asked.task_set)

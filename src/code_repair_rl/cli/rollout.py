@@ -230,9 +230,7 @@ def _chosen(tasks: str, split: str, hint: str, limit: int | None, seed: int) -> 
     from code_repair_rl.tasks import HintLevel, load_tasks
     from code_repair_rl.tasks.draw import draw
 
-    levels = [level.value for level in HintLevel]
-    if hint not in levels:
-        raise BadInput(f"there is no hint level {hint!r}", mend=f"use one of {', '.join(levels)}")
+    HintLevel.named(hint)
     chosen = draw(load_tasks(tasks, split=split), limit, seed)
     if not chosen:
         raise BadInput(f"the set has no tasks of split {split}", where=tasks)

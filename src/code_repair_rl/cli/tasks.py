@@ -175,9 +175,9 @@ def show(
 ) -> None:
     """Show one task as a person would want to read it."""
     from code_repair_rl.cli.task_view import print_prompt, print_task
-    from code_repair_rl.tasks import load_tasks
+    from code_repair_rl.tasks import HintLevel, load_tasks
 
-    level = _hint_level(hint, "--prompt") if hint is not None else None
+    level = HintLevel.named(hint, "--prompt") if hint is not None else None
     tasks = load_tasks(name)
     found = [task for task in tasks if task_id is None or task.task_id.startswith(task_id)]
     if not found:
@@ -269,14 +269,14 @@ def stats(
     """Count tasks by split, kind and origin; lengths; hints and how often they name the faulty line."""
     from code_repair_rl.cli.task_view import print_prompt_lengths, print_statistics
     from code_repair_rl.synthesis.statistics import statistics_of
-    from code_repair_rl.tasks import load_tasks
+    from code_repair_rl.tasks import HintLevel, load_tasks
 
     tasks = load_tasks(name)
     if ids:
         typer.echo(json.dumps([task.task_id for task in tasks]) if as_json else "\n".join(t.task_id for t in tasks))
         return
     found = statistics_of(tasks)
-    lengths = _prompt_lengths(tasks, model, _hint_level(hint, "--hint")) if model is not None else []
+    lengths = _prompt_lengths(tasks, model, HintLevel.named(hint)) if model is not None else []
     if as_json:
         measured = {"prompt_tokens": lengths, "too_long": sum(length > budget for length in lengths)} if model else {}
         typer.echo(json.dumps({**found.as_json(), **measured}))
@@ -307,14 +307,6 @@ def difficulty(
         typer.echo(json.dumps({"model": model, "hint": result.hint, "path": str(path), "pass_rates": rates}))
         return
     print_pass_rates(Console(), known, model=model, hint=result.hint)
-
-
-def _hint_level(name: str, option: str) -> HintLevel:
-    from code_repair_rl.tasks import HintLevel
-
-    if name not in set(HintLevel):
-        raise BadInput(f"there is no hint level {name!r}", where=option, mend=f"use one of {', '.join(HintLevel)}")
-    return HintLevel(name)
 
 
 def _prompt_lengths(tasks: Sequence[Task], model: str, hint: HintLevel) -> list[int]:

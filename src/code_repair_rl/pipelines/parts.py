@@ -166,6 +166,14 @@ def reward_of(recipe: Recipe) -> Reward:
     """The reward that the recipe's weights make.
 
     Raises:
-        BadInput: an unknown term, or weights that break the rule that passing outranks failing outside a study.
+        BadInput: an unknown term, or weights that break the rule that passing outranks failing outside a study; or one
+            that means nothing where an agent works.
     """
-    return Reward(RewardWeights.from_recipe({**recipe.reward, "study": recipe.study}))
+    weights = RewardWeights.from_recipe({**recipe.reward, "study": recipe.study})
+    if weights.length and recipe.agent is not None:
+        raise BadInput(
+            "an agent's answers have no one length to hold against the known-good one's",
+            where="reward.length",
+            mend="leave it out; reward.turns pays for fewer answers, reward.economy for a small edit",
+        )
+    return Reward(weights)

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_serializer, field_validator
 
+from code_repair_rl.errors import BadInput
 from code_repair_rl.tasks.trees import StoredTree
 
 
@@ -44,6 +45,21 @@ class HintLevel(StrEnum):
     """The lines that fault localisation ranks highest, best first; the faulty one may be missing."""
     EXACT_LINE = "exact-line"
     """The faulty lines themselves."""
+
+    @classmethod
+    def named(cls, name: str, where: str = "--hint") -> HintLevel:
+        """The level of that name.
+
+        Args:
+            name: as the user wrote it.
+            where: what the user wrote it for.
+
+        Raises:
+            BadInput: there is none.
+        """
+        if name not in set(cls):
+            raise BadInput(f"there is no hint level {name!r}", where=where, mend=f"use one of {', '.join(cls)}")
+        return cls(name)
 
 
 class _Frozen(BaseModel):
