@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from code_repair_rl.synthesis.duplicates import shingles, similarity, without_near_duplicates
+from code_repair_rl.synthesis.duplicates import shingles, without_near_duplicates
+from code_repair_rl.synthesis.near_copies import similarity
 from code_repair_rl.tasks import Split, Task
 from tests.tasks.examples import addition
 
@@ -52,6 +53,17 @@ def test_the_copy_in_the_earlier_used_split_goes(first: Split, second: Split, st
 def test_copies_within_a_split_stay() -> None:
     tasks = [task("a", MEAN, Split.TRAIN), task("b", COPY, Split.TRAIN)]
     assert without_near_duplicates(tasks) == (tasks, [])
+
+
+@pytest.mark.parametrize("line", ["", "    print({number})\n"])
+def test_a_copy_is_found_however_many_have_it(line: str) -> None:
+    splits = [Split.TEST, *[Split.TRAIN] * 30]
+    texts = [f"{MEAN}{line.format(number=number)}" for number in range(31)]
+    kept, dropped = without_near_duplicates(
+        [task(f"{number:02}", text, split) for number, (text, split) in enumerate(zip(texts, splits, strict=True))]
+    )
+    assert [one.problem for one in kept] == ["00"]
+    assert len(dropped) == 30
 
 
 @given(st.text(max_size=60))
