@@ -114,6 +114,12 @@ def test_what_does_not_hold_is_told_and_quarantined(home: Path, tmp_path: Path) 
     assert {json.loads(row)["task"]["task_id"] for row in rows} == set(reasons)
     assert "2 of 2 tasks hold" in crrl("validate", str(path))
 
+    write_tasks(path, [good, oracle_fails, no_bug.model_copy(update={"task_id": "no-bug-2"})])
+    crrl("validate", str(path), "--quarantine", code=1)
+    later = (tmp_path / "tasks.quarantine.jsonl").read_text().splitlines()
+    assert later[:3] == rows  # what was moved out before stays, and what is there already is not written again
+    assert [json.loads(row)["task"]["task_id"] for row in later[3:]] == ["no-bug-2"]
+
 
 @pytest.mark.parametrize(
     ("arguments", "complaint"),

@@ -239,7 +239,7 @@ def validate_tasks(
 
         kept, bad = validate(tasks, grader, repeat=repeat, workers=grader.at_once, journal=journal, on_done=on_done)
     if quarantine and bad:
-        write_quarantine(quarantine_of(path), bad)
+        write_quarantine(quarantine_of(path), bad, keep=True)
         write_tasks(path, kept)
     journal.forget()
     if as_json:
