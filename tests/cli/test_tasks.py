@@ -160,3 +160,17 @@ def test_pairs_are_imported(home: Path, tmp_path: Path) -> None:
     out = tmp_path / "mine.jsonl"
     assert json.loads(crrl("import", str(tmp_path / "pairs.jsonl"), "--out", str(out), "--json"))["tasks"] == 1
     assert load_tasks(out)[0].files_after_oracle() == {"solution.py": "x = 2\n"}
+
+
+def test_a_pair_for_training_that_is_nearly_one_for_testing_is_quarantined(home: Path, tmp_path: Path) -> None:
+    rows = [
+        {"id": name, "split": split, "before": WHOLE.replace("+", "-").replace("add", name), "after": WHOLE}
+        for name, split in (("one", "test"), ("two", "train"))
+    ]
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    out = tmp_path / "mine.jsonl"
+    told = json.loads(crrl("import", str(tmp_path / "pairs.jsonl"), "--out", str(out), "--json"))
+    assert (told["tasks"], told["quarantined"]) == (1, 1)
+    assert [task.task_id for task in load_tasks(out)] == ["one"]
+    (row,) = (tmp_path / "mine.quarantine.jsonl").read_text().splitlines()
+    assert json.loads(row)["reason"] == "nearly the same as one of the test split"
