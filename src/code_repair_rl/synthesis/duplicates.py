@@ -12,7 +12,8 @@ import keyword
 import tokenize
 from collections.abc import Iterable, Mapping, Sequence
 
-from code_repair_rl.synthesis.near_copies import near_copies
+from code_repair_rl.synthesis.masking import Function
+from code_repair_rl.synthesis.near_copies import alike, near_copies
 from code_repair_rl.synthesis.validation import Quarantined
 from code_repair_rl.tasks import Kind, RepositoryTests, Split, Task, faulty_lines
 from code_repair_rl.tasks.excerpts import excerpt
@@ -35,6 +36,28 @@ def shingles(text: str) -> frozenset[tuple[str, ...]]:
     return (
         frozenset(tuple(tokens[start : start + _SHINGLE_TOKENS]) for start in range(count)) if tokens else frozenset()
     )
+
+
+def function_shingles(function: Function, text: str) -> frozenset[tuple[str, ...]]:
+    """`shingles` of a function of `text`, signature and body: the docstring says what it does, not how."""
+    return shingles(f"{function.signature}\n{text[function.body_start : function.end]}")
+
+
+def open_copies(functions: Sequence[Function], text: str) -> dict[Function, str]:
+    """The functions that nearly stand in their file a second time, and as which: with one of them masked, the other
+    would show what to write.
+
+    Args:
+        functions: all of the file, in its order (`functions_in`).
+        text: the file.
+    """
+    found: dict[Function, str] = {}
+    for one, two in alike([function_shingles(function, text) for function in functions], THRESHOLD):
+        first, second = functions[one], functions[two]
+        if first.end <= second.start:  # what stands inside a function is masked along with it
+            found.setdefault(first, f"nearly the same as {second.qualified_name}, which stays in the file")
+            found.setdefault(second, f"nearly the same as {first.qualified_name}, which stays in the file")
+    return found
 
 
 def without_near_duplicates(
