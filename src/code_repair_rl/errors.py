@@ -49,7 +49,8 @@ def first_complaint(error: ValidationError, is_key: Callable[[int | str], bool] 
     """
     first = error.errors(include_url=False)[0]
     key = ".".join(str(part) for part in first["loc"] if is_key(part))
-    return f"{key}: {first['msg']}" if key else str(first["msg"])
+    said = str(first["msg"]).removeprefix("Value error, ")  # how pydantic marks what our own checks say
+    return f"{key}: {said}" if key else said
 
 
 def _revive(kind: type[CrrlError], arguments: tuple[Any, ...], state: dict[str, Any]) -> CrrlError:

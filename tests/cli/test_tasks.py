@@ -114,6 +114,12 @@ def test_what_does_not_hold_is_told_and_quarantined(home: Path, tmp_path: Path) 
     assert {json.loads(row)["task"]["task_id"] for row in rows} == set(reasons)
     assert "2 of 2 tasks hold" in crrl("validate", str(path))
 
+    write_tasks(path, [good, oracle_fails, no_bug.model_copy(update={"task_id": "no-bug-2"})])
+    crrl("validate", str(path), "--quarantine", code=1)
+    later = (tmp_path / "tasks.quarantine.jsonl").read_text().splitlines()
+    assert later[:3] == rows  # what was moved out before stays, and what is there already is not written again
+    assert [json.loads(row)["task"]["task_id"] for row in later[3:]] == ["no-bug-2"]
+
 
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
@@ -154,3 +160,17 @@ def test_pairs_are_imported(home: Path, tmp_path: Path) -> None:
     out = tmp_path / "mine.jsonl"
     assert json.loads(crrl("import", str(tmp_path / "pairs.jsonl"), "--out", str(out), "--json"))["tasks"] == 1
     assert load_tasks(out)[0].files_after_oracle() == {"solution.py": "x = 2\n"}
+
+
+def test_a_pair_for_training_that_is_nearly_one_for_testing_is_quarantined(home: Path, tmp_path: Path) -> None:
+    rows = [
+        {"id": name, "split": split, "before": WHOLE.replace("+", "-").replace("add", name), "after": WHOLE}
+        for name, split in (("one", "test"), ("two", "train"))
+    ]
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    out = tmp_path / "mine.jsonl"
+    told = json.loads(crrl("import", str(tmp_path / "pairs.jsonl"), "--out", str(out), "--json"))
+    assert (told["tasks"], told["quarantined"]) == (1, 1)
+    assert [task.task_id for task in load_tasks(out)] == ["one"]
+    (row,) = (tmp_path / "mine.quarantine.jsonl").read_text().splitlines()
+    assert json.loads(row)["reason"] == "nearly the same as one of the test split"

@@ -6,7 +6,7 @@ from typer.testing import CliRunner
 from code_repair_rl.cli import app
 from code_repair_rl.errors import BadInput, MachineryFailed
 from code_repair_rl.evaluation.result import EvalResult, SampleResult, TaskResult
-from code_repair_rl.models import load_model, load_tokenizer, tiny_model, tiny_tokenizer
+from code_repair_rl.models import export, load_model, load_tokenizer, tiny_model, tiny_tokenizer
 from code_repair_rl.models.export import Card, CardResult, export_model, push_model
 from code_repair_rl.runs import RunDir
 
@@ -45,6 +45,14 @@ def test_nothing_is_overwritten(base, tmp_path):
     with pytest.raises(BadInput, match="is there already"):
         export_model(base, tmp_path / "out", _CARD)
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["mine.txt"]
+
+
+def test_a_folder_below_a_file_is_refused_before_the_model_is_loaded(base, tmp_path, monkeypatch):
+    (tmp_path / "notes").write_text("kept")
+    monkeypatch.setattr(export, "load_model", lambda *_: pytest.fail("it is refused before"))
+    for destination in (tmp_path / "notes" / "out", tmp_path / "notes" / "deep" / "out"):
+        with pytest.raises(BadInput, match="notes: this is a file"):
+            export_model(base, destination, _CARD)
 
 
 def test_a_card_tells_results_recipe_and_licence():

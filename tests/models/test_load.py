@@ -4,9 +4,11 @@ import shutil
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file, save_file
 
 from code_repair_rl.errors import BadInput
 from code_repair_rl.models import EMBEDDED_MODEL, TINY_MODEL, load_model, load_tokenizer, tiny_model, tiny_tokenizer
+from code_repair_rl.models.load import base_of, name_base
 
 
 @pytest.fixture(scope="module")
@@ -54,10 +56,7 @@ def test_the_same_seed_gives_the_same_tiny_model_and_leaves_torchs_generator_alo
 
 
 def test_an_adapter_folder_is_base_and_adapter(saved, tmp_path):
-    torch.manual_seed(0)
-    base = load_model(saved)
-    adapted = get_peft_model(base, LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False))
-    adapted.save_pretrained(tmp_path / "adapter")
+    adapted = adapter(load_model(saved), tmp_path / "adapter")
     ids = torch.tensor([[4, 5, 6]])
     loaded = load_model(tmp_path / "adapter")
     assert torch.allclose(loaded(ids).logits, adapted(ids).logits, atol=1e-6)
@@ -66,6 +65,46 @@ def test_an_adapter_folder_is_base_and_adapter(saved, tmp_path):
     assert all("lora" in name for name, parameter in trainable.named_parameters() if parameter.requires_grad)
     assert any(parameter.requires_grad for parameter in trainable.parameters())
     assert len(load_tokenizer(tmp_path / "adapter")) == 259  # the base's
+
+
+def adapter(base, folder):
+    torch.manual_seed(0)
+    adapted = get_peft_model(base, LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False))
+    adapted.save_pretrained(folder)
+    return adapted
+
+
+def test_missing_weights_of_an_adapter_are_refused_not_made_up(saved, tmp_path):
+    adapter(load_model(saved), tmp_path)
+    weights = load_file(tmp_path / "adapter_model.safetensors")
+    weights.popitem()
+    save_file(weights, tmp_path / "adapter_model.safetensors")
+    with pytest.raises(BadInput, match=r"the adapter cannot be loaded .*missing adapter keys"):
+        load_model(tmp_path)
+
+
+def test_an_adapter_finds_its_base_from_any_folder(saved, tmp_path, monkeypatch):
+    monkeypatch.chdir(saved.parent)
+    adapter(load_model(saved.name), tmp_path / "adapter")
+    monkeypatch.chdir(tmp_path)
+    assert base_of(tmp_path / "adapter") == str(saved)
+    load_model("adapter")
+
+
+def test_a_folder_that_is_called_like_the_embedded_model_is_another_one(saved, tmp_path, monkeypatch):
+    monkeypatch.setenv("CRRL_HOME", str(tmp_path / "home"))
+    mine = shutil.copytree(saved, tmp_path / EMBEDDED_MODEL)
+    adapter(load_model(mine), tmp_path / "adapter")
+    assert base_of(tmp_path / "adapter") == str(mine)
+    shutil.rmtree(mine)  # a cache folder that has moved
+    assert base_of(tmp_path / "adapter") == EMBEDDED_MODEL
+
+
+def test_an_adapter_of_the_tiny_double_can_be_loaded_again(tmp_path):
+    adapted = adapter(load_model(TINY_MODEL), tmp_path)
+    name_base(tmp_path)
+    ids = torch.tensor([[4, 5, 6]])
+    assert torch.allclose(load_model(tmp_path)(ids).logits, adapted(ids).logits, atol=1e-6)
 
 
 def test_an_adapter_without_a_base_says_so(tmp_path):

@@ -6,7 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from code_repair_rl.synthesis.duplicates import shingles, similarity, without_near_duplicates
+from code_repair_rl.synthesis.duplicates import open_copies, shingles, without_near_duplicates
+from code_repair_rl.synthesis.masking import functions_in
+from code_repair_rl.synthesis.near_copies import similarity
 from code_repair_rl.tasks import Split, Task
 from tests.tasks.examples import addition
 
@@ -52,6 +54,34 @@ def test_the_copy_in_the_earlier_used_split_goes(first: Split, second: Split, st
 def test_copies_within_a_split_stay() -> None:
     tasks = [task("a", MEAN, Split.TRAIN), task("b", COPY, Split.TRAIN)]
     assert without_near_duplicates(tasks) == (tasks, [])
+
+
+@pytest.mark.parametrize("line", ["", "    print({number})\n"])
+def test_a_copy_is_found_however_many_have_it(line: str) -> None:
+    splits = [Split.TEST, *[Split.TRAIN] * 30]
+    texts = [f"{MEAN}{line.format(number=number)}" for number in range(31)]
+    kept, dropped = without_near_duplicates(
+        [task(f"{number:02}", text, split) for number, (text, split) in enumerate(zip(texts, splits, strict=True))]
+    )
+    assert [one.problem for one in kept] == ["00"]
+    assert len(dropped) == 30
+
+
+def test_a_copy_in_the_same_file_is_named_whatever_its_docstring_says() -> None:
+    documented = COPY.replace("  # the mean\n", '  """Sum up, and divide by how many there are of them."""\n')
+    method = "class Numbers:\n" + "".join(f"    {line}\n" for line in MEAN.replace("mean", "middle").splitlines())
+    text = f"{documented}\n{OTHER}\n{method}"
+    found = {function.name: reason for function, reason in open_copies(functions_in(text), text).items()}
+    assert found == {
+        "average": "nearly the same as Numbers.middle, which stays in the file",
+        "middle": "nearly the same as average, which stays in the file",
+    }
+
+
+def test_what_stands_inside_a_function_is_no_open_copy_of_it() -> None:
+    inner = "".join(f"    {line}\n" for line in MEAN.splitlines())
+    text = f"def outer(xs):\n{inner}    return mean\n"
+    assert open_copies(functions_in(text), text) == {}
 
 
 @given(st.text(max_size=60))

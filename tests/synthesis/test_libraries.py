@@ -14,7 +14,8 @@ from code_repair_rl.grading import Grader
 from code_repair_rl.packages import sha256_of
 from code_repair_rl.sandbox import select_backend
 from code_repair_rl.synthesis import validate
-from code_repair_rl.synthesis.implement import library_functions
+from code_repair_rl.synthesis.bugs import Unusable
+from code_repair_rl.synthesis.implement import _masks, library_functions
 from code_repair_rl.synthesis.libraries import library_bugs
 from code_repair_rl.synthesis.library import LIBRARIES, Library, files_in
 from code_repair_rl.synthesis.suites import Suite
@@ -181,6 +182,21 @@ def test_a_masked_function_fails_the_tests_that_execute_it(library: Library) -> 
         assert len(suite_tests(task).fail_to_pass) == 5
         assert ("def clamp" in task.files["small/numbers.py"]) == task.task_id.endswith("/body")
         assert "nearer of the bounds" in task.description + task.files["small/numbers.py"]
+
+
+def test_a_function_whose_near_copy_stays_in_the_file_is_not_masked(library: Library) -> None:
+    class Watched(Suite):
+        executed = {"small/numbers.py": frozenset(range(1, 99))}  # noqa: RUF012 - stands for a property
+
+        def tests_of(self, *_: object) -> tuple[str, ...]:
+            return ("tests/test_numbers.py::test_clamp",)
+
+    left_out: list[Unusable] = []
+    twin = NUMBERS + NUMBERS[: NUMBERS.index("def evens")].replace("clamp", "bound").replace("nearer", "closer")
+    assert len(_masks(Watched(library, {"small/numbers.py": NUMBERS}, select_backend()), 1, left_out)) == 2
+    assert _masks(Watched(library, {"small/numbers.py": twin}, select_backend()), 1, left_out) == []
+    reasons = {one.problem: one.reason for one in left_out}
+    assert reasons["small/small/numbers.py::clamp/whole"] == "nearly the same as bound, which stays in the file"
 
 
 def test_pinned_libraries_are_named_once_and_say_where_code_and_tests_are() -> None:

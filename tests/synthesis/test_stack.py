@@ -126,6 +126,22 @@ def test_copies_of_a_function_are_left_out_wherever_they_stand(tmp_path: Path) -
     assert [one.reason for one in left_out] == ["nearly the same as p/a.py::clip:1"] * 2
 
 
+def test_a_function_that_many_files_have_gives_one_task(tmp_path: Path) -> None:
+    copies = {f"{number}.py": GOOD.replace("value", f"value_{number}") for number in range(12)}
+    tasks, left_out = stack_tasks(str(_folder(tmp_path / "p", copies)))
+    assert (len(tasks), len(left_out)) == (1, 11)
+
+
+def test_a_function_whose_near_copy_the_prompt_would_show_is_left_out(tmp_path: Path) -> None:
+    twin = GOOD.replace("def clip", "def _clip").replace(
+        "Keep a value within bounds and tell nobody about it.", "Clip."
+    )
+    tasks, left_out = stack_tasks(str(_folder(tmp_path / "p", {"a.py": f"{GOOD}\n\n{twin}", "b.py": CLASS})))
+    assert [task.problem for task in tasks] == ["stack/p/b.py"]
+    reasons = {one.problem: one.reason for one in left_out}
+    assert reasons["p/a.py::clip:1"] == "nearly the same as _clip, which stays in the file"
+
+
 def test_an_installed_package_and_a_single_file_will_do(tmp_path: Path) -> None:
     files = python_files("typer")
     assert {file.source for file in files} == {"typer"}

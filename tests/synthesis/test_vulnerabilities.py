@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,7 +13,6 @@ from hypothesis import strategies as st
 from code_repair_rl.errors import BadInput
 from code_repair_rl.synthesis.bandit import BanditFinding, reading_of
 from code_repair_rl.synthesis.giveaways import neutralised, tells
-from code_repair_rl.synthesis.near_copies import near_copies
 from code_repair_rl.synthesis.sourced import SourceOptions, build_from
 from code_repair_rl.synthesis.vulnerabilities import classification_tasks, read_files
 from code_repair_rl.tasks import Split, load_tasks, messages, oracle_answer
@@ -55,24 +53,6 @@ def test_lines_keep_track_of_where_they_went(code: str, language: str) -> None:
     lines = text.split("\n")
     assert all(1 <= new <= len(lines) for new in numbers.values())
     assert list(numbers.values()) == sorted(set(numbers.values()))
-
-
-def test_near_copies_are_found_and_strangers_are_not() -> None:
-    rng = random.Random(1)
-    words = [f"w{number}" for number in range(400)]
-    texts = [" ".join(rng.sample(words, 80)) for _ in range(40)]
-    copy = texts[7].split()
-    copy[40] = "other"
-    texts.append(" ".join(copy))
-    groups = [*["train"] * 20, *["test"] * 21]
-    assert near_copies(texts, groups) == [(7, 40)]
-    assert near_copies(texts, ["train"] * 41) == []
-
-
-def test_boilerplate_leaves_training_however_often_it_stands_there() -> None:
-    boilerplate = "def setup(self): self.client = Client(host, port, timeout=3) ; self.client.connect()"
-    groups = [*["train"] * 60, "test"]
-    assert near_copies([boilerplate] * 61, groups) == [(place, 60) for place in range(60)]
 
 
 def _functions(count: int, split: Split | None = None) -> list[LabelledFunction]:

@@ -12,10 +12,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from code_repair_rl.errors import BadInput
-from code_repair_rl.tasks import Hints, Line, Split, Task, built_set, load_tasks, read_tasks, write_tasks
+from code_repair_rl.tasks import (
+    Hints,
+    Kind,
+    Line,
+    Split,
+    StoredTree,
+    Task,
+    built_set,
+    load_tasks,
+    read_tasks,
+    write_tasks,
+)
 from tests.tasks.examples import addition
 
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
+paths = text.map(lambda name: f"src/_{name.replace('/', '|').replace(chr(0), '|')}")
 
 
 @pytest.fixture
@@ -25,10 +37,10 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @given(
-    files=st.dictionaries(text, text, max_size=3),
+    files=st.dictionaries(paths, text, min_size=1, max_size=3),
     description=text,
-    oracle=st.one_of(text, st.dictionaries(text, st.none() | text, max_size=3)),
-    lines=st.lists(st.builds(Line, path=text, number=st.integers(1, 10**6), text=text), max_size=3),
+    oracle=st.one_of(text, st.dictionaries(paths, st.none() | text, max_size=3)),
+    numbers=st.lists(st.integers(1, 10**6), max_size=3),
     split=st.sampled_from(Split),
 )
 def test_any_task_is_read_back_as_it_was_written(
@@ -36,12 +48,14 @@ def test_any_task_is_read_back_as_it_was_written(
     files: dict[str, str],
     description: str,
     oracle: Any,
-    lines: list[Line],
+    numbers: list[int],
     split: Split,
 ) -> None:
-    hints = Hints(failing_call=description or None, suspicious_lines=tuple(lines))
-    update = {"files": files, "description": description, "oracle": oracle, "hints": hints, "split": split}
-    task = addition().model_copy(update=update)
+    lines = tuple(Line(path=next(iter(files)), number=number, text=description) for number in numbers)
+    hints = Hints(failing_call=description or None, suspicious_lines=lines)
+    kind = Kind.CLASSIFY if isinstance(oracle, str) else Kind.REPAIR
+    update = {"kind": kind, "files": files, "description": description, "oracle": oracle, "hints": hints}
+    task = addition().model_copy(update={**update, "split": split})
     path = tmp_path_factory.mktemp("tasks") / "tasks.jsonl"
     write_tasks(path, [task])
     assert list(read_tasks(path)) == [task]
@@ -78,6 +92,15 @@ def without(key: str) -> Callable[[dict[str, Any]], None]:
         (lambda row: row.update(task_id=""), r"tasks\.jsonl:2: task_id: "),
         (lambda row: row.update(oracle={"a.py": 3}), r"tasks\.jsonl:2: oracle\.a\.py: "),
         (lambda row: row["hints"]["exact_lines"][0].update(number=0), r":2: hints\.exact_lines\.0\.number: "),
+        (
+            lambda row: row.update(oracle="benign"),
+            r":2: oracle: the known-good answer of a repair task is an object of",
+        ),
+        (lambda row: row.update(kind="classify"), r":2: oracle: the known-good answer of a classify task is a label"),
+        (lambda row: row["files"].update({"../x.py": ""}), r":2: files: '\.\./x\.py' does not name a file inside"),
+        (lambda row: row["oracle"].update({"/x.py": ""}), r":2: oracle: '/x\.py' does not name a file inside"),
+        (lambda row: row["hints"]["exact_lines"][0].update(path="b.py"), r":2: hints: 'b\.py' is none of the task's"),
+        (lambda row: row.update(files={"tree": "0" * 64, "overlay": {"": ""}}), r":2: files: '' does not name a file"),
         (without("files"), r"tasks\.jsonl:2: files: Field required"),
         (lambda row: row.update(task_id="first"), r"tasks\.jsonl:2: task_id: 'first' is on line 1 already"),
         (lambda row: row.update(split="test"), r":2: split: problem 'addition' is in split train on line 1"),
@@ -91,6 +114,12 @@ def test_a_fault_is_named_with_line_and_key(
     path = written(tmp_path / "tasks.jsonl", as_json(addition("first")), row)
     with pytest.raises(BadInput, match=complaint):
         list(read_tasks(path))
+
+
+def test_a_stored_tree_is_not_loaded_to_read_a_task(cache: Path, tmp_path: Path) -> None:
+    row = as_json(addition()) | {"files": {"tree": "0" * 64, "overlay": {}}}
+    (task,) = read_tasks(written(tmp_path / "tasks.jsonl", row))
+    assert isinstance(task.files, StoredTree)
 
 
 @pytest.mark.parametrize("line", ["{", "[]", "null", '"x"', "\xff\xfe"])

@@ -47,6 +47,14 @@ def test_a_pair_of_trees_keeps_only_what_changes_in_the_oracle(tmp_path: Path) -
     assert (tmp_path / "tasks.jsonl").read_text().count("\n") == 1
 
 
+def test_lines_with_the_same_code_before_are_one_problem(tmp_path: Path) -> None:
+    row = {"before": "x = 1\n", "after": "x = 2\n"}
+    named = {"before": {"a.py": "x = 1\n"}, "after": {"a.py": "x = 3\n"}}
+    tasks = read_pairs(written(tmp_path, row, row, named, {**row, "problem": "mine"}, {**row, "before": "x = 3\n"}))
+    assert [task.problem for task in tasks] == ["pairs/1", "pairs/1", "pairs/1", "mine", "pairs/5"]
+    assert len({task.split for task in tasks[:3]}) == 1
+
+
 @pytest.mark.parametrize(
     ("row", "complaint"),
     [
@@ -56,11 +64,19 @@ def test_a_pair_of_trees_keeps_only_what_changes_in_the_oracle(tmp_path: Path) -
         ({"before": {"a.py": 3}, "after": "x"}, r"pairs\.jsonl:2: before"),
         ({"before": "x", "after": "y", "split": "dev"}, r"pairs\.jsonl:2: split"),
         ({"before": "x", "after": "y", "id": "first"}, r"pairs\.jsonl:2: id: 'first' is on line 1 already"),
+        ({"before": {"../x.py": "x"}, "after": {"../x.py": "y"}}, r"pairs\.jsonl:2: files: '\.\./x\.py' does not name"),
+        ({"before": "x", "after": {"/y.py": "y"}}, r"pairs\.jsonl:2: oracle: '/y\.py' does not name a file"),
+        ({"before": "a", "after": "b", "path": ""}, r"pairs\.jsonl:2: files: '' does not name a file"),
+        (
+            {"before": "a", "after": "b", "problem": "one", "split": "test"},
+            r":2: split: problem 'one' is in split train",
+        ),
         ([1], r"pairs\.jsonl:2: "),
     ],
 )
 def test_a_bad_line_is_named(tmp_path: Path, row: Any, complaint: str) -> None:
-    path = written(tmp_path, {"before": "x", "after": "y", "id": "first"}, row)
+    first = {"before": "x", "after": "y", "id": "first", "problem": "one", "split": "train"}
+    path = written(tmp_path, first, row)
     with pytest.raises(BadInput, match=complaint):
         read_pairs(path)
 

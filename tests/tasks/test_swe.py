@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -247,3 +248,27 @@ def test_a_set_is_built_of_what_can_be_used_and_tells_the_rest(shop: Shop, tmp_p
     assert load_tasks("swe-bench")[0].task_id == "swe-bench/me__shop-1"
     with pytest.raises(BadInput, match="--repositories"):
         build_from("swe-bench", source, SourceOptions())
+
+
+def test_injected_bugs_that_share_a_file_are_in_one_split_or_left_out(shop: Shop, tmp_path: Path) -> None:
+    names = [f"f{number}.py" for number in range(8)]
+    base = commit(tmp_path / "mirrors" / "me" / "parts", dict.fromkeys(names, "x = 0\n"), "Begin")
+    repository = f"swesmith/me__parts.{base[:8]}"
+
+    def row(*files: str) -> dict[str, Any]:
+        patch = "".join(f"--- a/{name}\n+++ b/{name}\n@@ -1 +1 @@\n-x = 0\n+x = 1\n" for name in files)
+        return shop.smith(instance_id="+".join(files), repo=repository, patch=patch)
+
+    alone = [row(name) for name in names]
+    combined = [row(one, two) for one, two in pairwise(names)]
+    tasks, refused = [], 0
+    for instance in instances("swe-smith", _written(tmp_path / "rows.jsonl", *alone, *combined)):
+        try:
+            tasks.append(instance_task(instance, "swe-smith", str(tmp_path / "mirrors")))
+        except BadInput as error:
+            assert "in different splits" in error.what
+            refused += 1
+    assert {task.split for task in tasks if len(task.oracle) == 1} > {Split.TRAIN}
+    assert len(names) < len(tasks) == len(alone) + len(combined) - refused < len(alone) + len(combined)
+    for name in names:
+        assert len({task.split for task in tasks if name in task.oracle}) == 1

@@ -125,12 +125,20 @@ def import_pairs(
     out: Path = typer.Option(..., "--out", help="The task file to write.", dir_okay=False),
     as_json: bool = _JSON,
 ) -> None:
-    """Make repair tasks of your own before/after pairs."""
+    """Make repair tasks of your own before/after pairs; near-copies across splits are quarantined."""
+    from code_repair_rl.synthesis import quarantine_of, write_quarantine
+    from code_repair_rl.synthesis.duplicates import without_near_duplicates
     from code_repair_rl.tasks import read_pairs, write_tasks
 
-    tasks = read_pairs(pairs)
+    tasks, alike = without_near_duplicates(read_pairs(pairs))
+    write_quarantine(quarantine_of(out), alike)
     write_tasks(out, tasks)
-    typer.echo(json.dumps({"path": str(out), "tasks": len(tasks)}) if as_json else f"{len(tasks)} tasks in {out}")
+    if as_json:
+        typer.echo(json.dumps({"path": str(out), "tasks": len(tasks), "quarantined": len(alike)}))
+        return
+    typer.echo(f"{len(tasks)} tasks in {out}")
+    if alike:
+        typer.echo(f"{len(alike)} near-copies of code in another split in {quarantine_of(out)}")
 
 
 @tasks_app.command("list")
@@ -239,7 +247,7 @@ def validate_tasks(
 
         kept, bad = validate(tasks, grader, repeat=repeat, workers=grader.at_once, journal=journal, on_done=on_done)
     if quarantine and bad:
-        write_quarantine(quarantine_of(path), bad)
+        write_quarantine(quarantine_of(path), bad, keep=True)
         write_tasks(path, kept)
     journal.forget()
     if as_json:

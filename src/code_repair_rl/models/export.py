@@ -98,7 +98,7 @@ def export_model(source: str | Path, destination: Path, card: Card, *, dtype: st
         dtype: of the weights written.
 
     Raises:
-        BadInput: the source is no model, or the destination is taken.
+        BadInput: the source is no model, or the destination is taken or lies below a file.
         MachineryFailed: no room on the disk.
     """
     import torch
@@ -106,6 +106,9 @@ def export_model(source: str | Path, destination: Path, card: Card, *, dtype: st
     destination = destination.expanduser().absolute()
     if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
         raise BadInput("is there already", where=str(destination), mend="name a folder that does not exist")
+    for parent in destination.parents:
+        if parent.exists() and not parent.is_dir():
+            raise BadInput("this is a file", where=str(parent), mend="name a folder that is not below a file")
     model: Any = load_model(source)
     tokenizer = load_tokenizer(source)
     if hasattr(model, "merge_and_unload"):

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 import re
+import textwrap
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from code_repair_rl.errors import BadInput
-from code_repair_rl.models.embedded import EMBEDDED_MODEL, require_embedded_model
+from code_repair_rl.models.embedded import EMBEDDED_MODEL, embedded_model_folder, require_embedded_model
 from code_repair_rl.models.tiny import TINY_MODEL, tiny_model, tiny_tokenizer
 
 if TYPE_CHECKING:
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _DTYPES = ("float32", "bfloat16", "float16")
 _ADAPTER_CONFIG = "adapter_config.json"
+_MISSING = "Found missing adapter keys"
+"""How PEFT's warning begins."""
 
 
 def load_model(
@@ -86,14 +90,14 @@ def load_tokenizer(name: str | Path = EMBEDDED_MODEL) -> PreTrainedTokenizerBase
 
 
 def resolve(name: str | Path) -> Path | str:
-    """A local folder, or a hub id as a string."""
+    """A local folder, absolute, or a hub id as a string."""
     text = str(name)
     if text == EMBEDDED_MODEL:
         return require_embedded_model()
     path = Path(text).expanduser()
     if path.is_dir():
         _require_model_folder(path)
-        return path
+        return path.absolute()  # an adapter keeps it as its base's name, and may be loaded from elsewhere
     if path.exists():
         raise BadInput("this is a file, and a model is a folder", where=text, mend="name the folder that holds it")
     if _HUB_ID.fullmatch(text) and isinstance(name, str):
@@ -157,7 +161,9 @@ def _load_adapter(folder: Path, dtype: str, trainable: bool) -> PreTrainedModel:
 
     base = load_model(base_of(folder), dtype=dtype)
     try:
-        model: Any = PeftModel.from_pretrained(base, str(folder), is_trainable=trainable)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", _MISSING)  # PEFT would go on with an adapter that is not the trained one
+            model: Any = PeftModel.from_pretrained(base, str(folder), is_trainable=trainable)
     except Exception as error:  # as above
         raise _unreadable("adapter", folder, error) from error
     model.eval()
@@ -165,7 +171,11 @@ def _load_adapter(folder: Path, dtype: str, trainable: bool) -> PreTrainedModel:
 
 
 def base_of(folder: Path) -> str:
-    """What an adapter folder says it adapts; the embedded model is found again wherever the cache folder is now."""
+    """What an adapter folder says it adapts; the embedded model is found again wherever the cache folder is now.
+
+    Raises:
+        BadInput: it does not say.
+    """
     base = json.loads((folder / _ADAPTER_CONFIG).read_text(encoding="utf-8")).get("base_model_name_or_path")
     if not isinstance(base, str) or not base:
         raise BadInput(
@@ -173,7 +183,20 @@ def base_of(folder: Path) -> str:
             where=str(folder / _ADAPTER_CONFIG),
             mend='set "base_model_name_or_path" to the model it was trained on',
         )
-    return EMBEDDED_MODEL if Path(base).name == EMBEDDED_MODEL else base
+    path = Path(base)
+    is_embedded = path == embedded_model_folder() or (path.name == EMBEDDED_MODEL and not path.is_dir())
+    return EMBEDDED_MODEL if is_embedded else base
+
+
+def name_base(folder: Path) -> None:
+    """Say in the folder of a new adapter what it adapts, where PEFT had no name for it: of the tiny double, which is
+    the one model that does not come from a folder or the hub."""
+    config = folder / _ADAPTER_CONFIG
+    if not config.is_file():
+        return
+    told = json.loads(config.read_text(encoding="utf-8"))
+    if not told.get("base_model_name_or_path"):
+        config.write_text(json.dumps({**told, "base_model_name_or_path": TINY_MODEL}, indent=2), encoding="utf-8")
 
 
 def _network(source: Path | str) -> dict[str, bool]:
@@ -184,7 +207,8 @@ def _network(source: Path | str) -> dict[str, bool]:
 
 def _unreadable(part: str, source: Path | str, error: Exception) -> BadInput:
     first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return BadInput(f"the {part} cannot be loaded ({first_line})", where=str(source), mend=_mend_for(source))
+    said = textwrap.shorten(first_line, 200, placeholder=" …")
+    return BadInput(f"the {part} cannot be loaded ({said})", where=str(source), mend=_mend_for(source))
 
 
 def _mend_for(source: Path | str) -> str:

@@ -12,6 +12,8 @@ import keyword
 import tokenize
 from collections.abc import Iterable, Mapping, Sequence
 
+from code_repair_rl.synthesis.masking import Function
+from code_repair_rl.synthesis.near_copies import alike, near_copies
 from code_repair_rl.synthesis.validation import Quarantined
 from code_repair_rl.tasks import Kind, RepositoryTests, Split, Task, faulty_lines
 from code_repair_rl.tasks.excerpts import excerpt
@@ -36,9 +38,26 @@ def shingles(text: str) -> frozenset[tuple[str, ...]]:
     )
 
 
-def similarity(one: frozenset[tuple[str, ...]], two: frozenset[tuple[str, ...]]) -> float:
-    """Jaccard similarity, 0 to 1."""
-    return len(one & two) / len(one | two) if one | two else 0.0
+def function_shingles(function: Function, text: str) -> frozenset[tuple[str, ...]]:
+    """`shingles` of a function of `text`, signature and body: the docstring says what it does, not how."""
+    return shingles(f"{function.signature}\n{text[function.body_start : function.end]}")
+
+
+def open_copies(functions: Sequence[Function], text: str) -> dict[Function, str]:
+    """The functions that nearly stand in their file a second time, and as which: with one of them masked, the other
+    would show what to write.
+
+    Args:
+        functions: all of the file, in its order (`functions_in`).
+        text: the file.
+    """
+    found: dict[Function, str] = {}
+    for one, two in alike([function_shingles(function, text) for function in functions], THRESHOLD):
+        first, second = functions[one], functions[two]
+        if first.end <= second.start:  # what stands inside a function is masked along with it
+            found.setdefault(first, f"nearly the same as {second.qualified_name}, which stays in the file")
+            found.setdefault(second, f"nearly the same as {first.qualified_name}, which stays in the file")
+    return found
 
 
 def without_near_duplicates(
@@ -52,15 +71,14 @@ def without_near_duplicates(
     """
     if all(task.kind is Kind.CLASSIFY for task in tasks):
         return list(tasks), []
-    marks = {problem: shingles(text) for problem, text in _texts(tasks).items()}
+    texts = _texts(tasks)
+    names = sorted(texts)
     split_of_problem = {task.problem: task.split for task in tasks}
+    marks, splits = [shingles(texts[name]) for name in names], [split_of_problem[name] for name in names]
     dropped: dict[str, str] = {}
-    for one, two in overlapping(marks):
-        if split_of_problem[one] is split_of_problem[two]:
-            continue
-        if similarity(marks[one], marks[two]) >= threshold:
-            stays, goes = sorted((one, two), key=lambda problem: _ORDER.index(split_of_problem[problem]))
-            dropped.setdefault(goes, f"nearly the same as {stays} of the {split_of_problem[stays]} split")
+    for pair in near_copies(marks, splits, threshold):
+        stays, goes = sorted((names[place] for place in pair), key=lambda name: _ORDER.index(split_of_problem[name]))
+        dropped.setdefault(goes, f"nearly the same as {stays} of the {split_of_problem[stays]} split")
     kept = [task for task in tasks if task.problem not in dropped]
     return kept, [Quarantined(task, dropped[task.problem]) for task in tasks if task.problem in dropped]
 
@@ -88,23 +106,6 @@ def _text(task: Task) -> str:
             text = excerpt(text, [number for number in changed if number <= count]) if changed else text
         texts.append(text)
     return "\n".join(texts)
-
-
-def overlapping(marks: Mapping[str, frozenset[tuple[str, ...]]]) -> list[tuple[str, str]]:
-    """Pairs of texts, by name, that share a shingle that is not everywhere."""
-    holders: dict[tuple[str, ...], list[str]] = {}
-    for problem, found in marks.items():
-        for shingle in found:
-            holders.setdefault(shingle, []).append(problem)
-    most = max(10, len(marks) // 10)
-    pairs = {
-        (one, two)
-        for problems in holders.values()
-        if 1 < len(problems) <= most
-        for place, one in enumerate(problems)
-        for two in problems[place + 1 :]
-    }
-    return sorted(pairs)
 
 
 def _tokens(text: str) -> list[str]:

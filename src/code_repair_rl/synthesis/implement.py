@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from code_repair_rl.sandbox import Sandbox
 from code_repair_rl.synthesis.bugs import Unusable
+from code_repair_rl.synthesis.duplicates import open_copies
 from code_repair_rl.synthesis.library import Library
 from code_repair_rl.synthesis.masking import Function, Masked, MaskKind, Unmaskable, functions_in, mask
 from code_repair_rl.synthesis.quality import code_fault, docstring_fault, file_fault
@@ -90,13 +91,16 @@ def _functions_of(suite: Suite, seed: int, wanted: int | None, left_out: list[Un
 def _masks(suite: Suite, seed: int, left_out: list[Unusable]) -> list[_Masked]:
     """Functions worth writing back, each masked both ways; one way of each before the other of any."""
     found: list[tuple[str, Function, tuple[str, ...]]] = []
+    copies: dict[Function, str] = {}
     for path, executed in suite.executed.items():
         text = suite.files[path]
         fault = file_fault(text)
         if fault is not None:
             left_out.append(Unusable(f"{suite.library.name}/{path}", fault))
             continue
-        for function in functions_in(text):
+        functions = functions_in(text)
+        copies |= open_copies(functions, text)
+        for function in functions:
             lines = sorted(executed & set(range(function.def_line + 1, function.last_line + 1)))
             tests = suite.tests_of(path, lines, _MOST_TESTS)
             reason = code_fault(function, text) or docstring_fault(function) or (None if tests else "no test runs it")
@@ -111,6 +115,8 @@ def _masks(suite: Suite, seed: int, left_out: list[Unusable]) -> list[_Masked]:
         kinds = (MaskKind.BODY, MaskKind.WHOLE) if number % 2 == 0 else (MaskKind.WHOLE, MaskKind.BODY)
         for row, kind in zip(rows, kinds, strict=True):
             try:
+                if function in copies:
+                    raise Unmaskable(copies[function])
                 row.append(_Masked(path, function, kind, mask(suite.files[path], function, kind), tests))
             except Unmaskable as error:
                 left_out.append(Unusable(f"{suite.library.name}/{path}::{function.qualified_name}/{kind}", str(error)))

@@ -161,7 +161,7 @@ SETS: Mapping[str, SetInfo] = {
             "BSD-3-Clause, MIT",
             _libraries_implement,
             default_limit=20,
-            version="2",
+            version="3",
         ),
         SetInfo(
             "releases",

@@ -17,8 +17,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from code_repair_rl.errors import BadInput
 from code_repair_rl.synthesis.bugs import Unusable
-from code_repair_rl.synthesis.duplicates import THRESHOLD, overlapping, shingles, similarity
+from code_repair_rl.synthesis.duplicates import THRESHOLD, function_shingles, open_copies
 from code_repair_rl.synthesis.masking import Function, Masked, MaskKind, Unmaskable, functions_in, mask
+from code_repair_rl.synthesis.near_copies import alike
 from code_repair_rl.synthesis.python_sources import PythonFile, python_files
 from code_repair_rl.synthesis.quality import code_fault, docstring_fault, file_fault
 from code_repair_rl.tasks import Hints, Kind, Origin, Task, exact_lines, split_of
@@ -150,10 +151,11 @@ def _worthy(
         functions, fault = [], "the file is not this Python's"
     if fault is not None:
         left_out.append(Unusable(place, fault))
+    copies = open_copies(functions, file.text)
     for function in functions:
         if names is not None and (function.name, function.first_line) not in names:
             continue
-        reason = code_fault(function, file.text) or docstring_fault(function)
+        reason = code_fault(function, file.text) or docstring_fault(function) or copies.get(function)
         if reason is None:
             try:
                 yield _Found(file, function, mask(file.text, function, kind))
@@ -165,20 +167,13 @@ def _worthy(
 
 def _without_twins(found: Sequence[_Found], left_out: list[Unusable]) -> list[_Found]:
     """The first of functions that are nearly the same: copies of one function are in many files."""
-    names = {f"{number:09d}": one for number, one in enumerate(found)}
-    marks = {name: shingles(_code(one)) for name, one in names.items()}
-    dropped: set[str] = set()
-    for first, second in overlapping(marks):
-        if first not in dropped and second not in dropped and similarity(marks[first], marks[second]) >= THRESHOLD:
-            dropped.add(second)
-            left_out.append(Unusable(_identity(names[second]), f"nearly the same as {_identity(names[first])}"))
-    return [one for name, one in names.items() if name not in dropped]
-
-
-def _code(one: _Found) -> str:
-    """The function without its indentation, so that a method is compared like a function."""
-    lines = one.file.text[one.function.start : one.function.end].splitlines()
-    return "\n".join(line.removeprefix(one.function.indent) for line in lines)
+    twin_of: dict[int, int] = {}
+    for first, second in alike([function_shingles(one.function, one.file.text) for one in found], THRESHOLD):
+        if first not in twin_of:
+            twin_of.setdefault(second, first)
+    for place, first in twin_of.items():
+        left_out.append(Unusable(_identity(found[place]), f"nearly the same as {_identity(found[first])}"))
+    return [one for place, one in enumerate(found) if place not in twin_of]
 
 
 def _turns(found: Iterable[_Found]) -> list[_Found]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from code_repair_rl.edits import EditError, parse
-from code_repair_rl.errors import MachineryFailed
+from code_repair_rl.errors import BadInput, MachineryFailed
 from code_repair_rl.grading import Grader, Outcome, Verdict
 from code_repair_rl.grading.verdict import grader_version
 from code_repair_rl.home import write_atomically
@@ -83,10 +83,27 @@ def validate(
     return kept, bad
 
 
-def write_quarantine(path: Path, quarantined: Sequence[Quarantined]) -> None:
-    """Keep what was refused beside the set, one object a line: `reason` and `task`."""
+def write_quarantine(path: Path, quarantined: Sequence[Quarantined], *, keep: bool = False) -> None:
+    """Keep what was refused beside the set, one object a line: `reason` and `task`.
+
+    Args:
+        path: the file.
+        quarantined: what was refused.
+        keep: whether what the file holds already stays; a set that is built anew begins anew.
+
+    Raises:
+        BadInput: the file is to be kept, and cannot be read.
+    """
     rows = [{"reason": item.reason, "task": item.task.model_dump(mode="json")} for item in quarantined]
-    write_atomically(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    lines = [json.dumps(row, ensure_ascii=False).encode() for row in rows]
+    if keep and path.exists():
+        try:
+            earlier = [line for line in path.read_bytes().split(b"\n") if line.strip()]
+        except OSError as error:
+            raise BadInput(f"cannot be read ({error.strerror})", where=str(path)) from error
+        # A run that was killed before the set itself was written has its rows here already.
+        lines = [*earlier, *(line for line in lines if line not in earlier)]
+    write_atomically(path, b"".join(line + b"\n" for line in lines))
 
 
 class _OncePerOracle:

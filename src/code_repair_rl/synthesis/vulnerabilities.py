@@ -16,7 +16,7 @@ from code_repair_rl.grading.label_scores import Scored
 from code_repair_rl.synthesis.bugs import Unusable
 from code_repair_rl.synthesis.giveaways import neutralised
 from code_repair_rl.synthesis.independence import STAYS, problems_of, splits_of
-from code_repair_rl.synthesis.near_copies import near_copies
+from code_repair_rl.synthesis.near_copies import FUNCTION_THRESHOLD, near_copies, plain_shingles
 from code_repair_rl.synthesis.validation import Quarantined
 from code_repair_rl.tasks.classification import BENIGN, VULNERABLE
 from code_repair_rl.tasks.cwe import CweTree
@@ -130,12 +130,12 @@ def without_copies(tasks: Sequence[Task]) -> tuple[list[Task], list[Quarantined]
 
     What goes, goes with the other side of its pair. Within a split nothing goes.
     """
-    texts = [next(iter(task.files.values())) for task in tasks]
+    marks = [plain_shingles(next(iter(task.files.values()))) for task in tasks]
     reasons: dict[str, str] = {}
     pairs: dict[str, list[Task]] = {}
     for task in tasks:
         pairs.setdefault(_pair(task), []).append(task)
-    for one, two in near_copies(texts, [task.split for task in tasks]):
+    for one, two in near_copies(marks, [task.split for task in tasks], FUNCTION_THRESHOLD):
         stays, goes = sorted((tasks[one], tasks[two]), key=lambda task: STAYS.index(task.split))
         for side in pairs[_pair(goes)]:
             reasons.setdefault(side.task_id, f"nearly the same as one of the {stays.split} split ({stays.task_id})")

@@ -71,21 +71,43 @@ def read_tasks(path: Path) -> Iterator[Task]:
         BadInput: a line that is not JSON or breaks the schema, a task id that occurs twice, a problem in two splits.
             The error names file, line and key.
     """
-    line_of_id: dict[str, int] = {}
-    split_of_problem: dict[str, tuple[Split, int]] = {}
+    together = TasksOfAFile(path)
     for number, line in _lines(path):
-        where = f"{path}:{number}"
-        task = _parsed(line, where)
-        if (first := line_of_id.setdefault(task.task_id, number)) != number:
-            raise BadInput(f"task_id: {task.task_id!r} is on line {first} already", where=where)
-        split, first = split_of_problem.setdefault(task.problem, (task.split, number))
+        task = _parsed(line, f"{path}:{number}")
+        together.add(task, number)
+        yield task
+
+
+class TasksOfAFile:
+    """What has to hold between the tasks of a file: an id occurs once, and a problem is in one split.
+
+    Args:
+        path: the file.
+        id_key: what the file calls a task's id.
+    """
+
+    def __init__(self, path: Path, id_key: str = "task_id") -> None:
+        self._path = path
+        self._id_key = id_key
+        self._line_of_id: dict[str, int] = {}
+        self._split_of_problem: dict[str, tuple[Split, int]] = {}
+
+    def add(self, task: Task, number: int) -> None:
+        """Take in the task on the 1-based line `number`.
+
+        Raises:
+            BadInput: it does not go with those before it; the error names file, line and key.
+        """
+        where = f"{self._path}:{number}"
+        if (first := self._line_of_id.setdefault(task.task_id, number)) != number:
+            raise BadInput(f"{self._id_key}: {task.task_id!r} is on line {first} already", where=where)
+        split, first = self._split_of_problem.setdefault(task.problem, (task.split, number))
         if split is not task.split:
             raise BadInput(
                 f"split: problem {task.problem!r} is in split {split} on line {first} and in {task.split} here",
                 where=where,
                 mend="give all tasks of one problem the same split",
             )
-        yield task
 
 
 def write_tasks(path: Path, tasks: Iterable[Task]) -> None:

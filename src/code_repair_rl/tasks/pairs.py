@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from code_repair_rl.errors import BadInput, first_complaint
 from code_repair_rl.tasks.faults import exact_lines
+from code_repair_rl.tasks.files import TasksOfAFile
 from code_repair_rl.tasks.splits import split_of
 from code_repair_rl.tasks.task import Hints, Kind, Origin, Split, Task
 
@@ -33,48 +34,60 @@ class _Pair(BaseModel):
 def read_pairs(path: Path) -> list[Task]:
     """Repair tasks without tests, one of each line of `before` and `after`.
 
+    Lines with the same code before are one problem, that of the first, where they do not name another.
+
     Raises:
-        BadInput: the file cannot be read, or a line is no such pair; the error names line and key.
+        BadInput: the file cannot be read, a line is no such pair, an id occurs twice, or a problem is in two splits;
+            the error names line and key.
     """
     try:
         lines = path.read_bytes().splitlines()
     except OSError as error:
         raise BadInput(f"cannot be read ({error.strerror})", where=str(path)) from error
+    together = TasksOfAFile(path, id_key="id")
+    problem_of_code: dict[tuple[str, ...], str] = {}
     tasks: list[Task] = []
-    line_of_id: dict[str, int] = {}
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
-        task = _task(line, f"{path}:{number}", default_id=f"{path.stem}/{number}", source=path.name)
-        if (first := line_of_id.setdefault(task.task_id, number)) != number:
-            raise BadInput(f"id: {task.task_id!r} is on line {first} already", where=f"{path}:{number}")
+        pair = _pair(line, f"{path}:{number}")
+        code = (pair.before,) if isinstance(pair.before, str) else tuple(sorted(pair.before.values()))
+        task_id = pair.id or f"{path.stem}/{number}"
+        problem = problem_of_code.setdefault(code, pair.problem or task_id)
+        task = _task(pair, path, number, task_id=task_id, problem=pair.problem or problem)
+        together.add(task, number)
         tasks.append(task)
     return tasks
 
 
-def _task(line: bytes, where: str, *, default_id: str, source: str) -> Task:
+def _pair(line: bytes, where: str) -> _Pair:
     try:
-        pair = _Pair.model_validate_json(line)
+        return _Pair.model_validate_json(line)
     except ValidationError as error:
         said = first_complaint(error, lambda part: not str(part).startswith(("dict[", "str")))
         raise BadInput(said, where=where) from error
+
+
+def _task(pair: _Pair, path: Path, number: int, *, task_id: str, problem: str) -> Task:
+    where = f"{path}:{number}"
     before = {pair.path: pair.before} if isinstance(pair.before, str) else pair.before
     after: dict[str, str | None] = {pair.path: pair.after} if isinstance(pair.after, str) else pair.after
     changed = {path: text for path, text in after.items() if before.get(path) != text}
     if not changed:
         raise BadInput("after: nothing differs from `before`", where=where, mend="drop the line")
-    task_id = pair.id or default_id
-    problem = pair.problem or task_id
-    return Task(
-        task_id=task_id,
-        kind=Kind.REPAIR,
-        files=before,
-        description=pair.description,
-        hints=Hints(exact_lines=exact_lines(before, changed)),
-        oracle=changed,
-        tests=None,
-        split=pair.split or split_of(problem),
-        problem=problem,
-        origin=Origin(source=source, detail={"line": int(where.rpartition(":")[2])}),
-        licence=pair.licence,
-    )
+    try:
+        return Task(
+            task_id=task_id,
+            kind=Kind.REPAIR,
+            files=before,
+            description=pair.description,
+            hints=Hints(exact_lines=exact_lines(before, changed)),
+            oracle=changed,
+            tests=None,
+            split=pair.split or split_of(problem),
+            problem=problem,
+            origin=Origin(source=path.name, detail={"line": number}),
+            licence=pair.licence,
+        )
+    except ValidationError as error:  # a path that leaves the tree
+        raise BadInput(first_complaint(error), where=where) from error

@@ -83,7 +83,7 @@ def checked(schema: type[_Row], row: Any, where: str) -> _Row:
     try:
         return schema.model_validate(row)
     except ValidationError as error:
-        raise BadInput(first_complaint(error).replace("Value error, ", "", 1), where=where) from error
+        raise BadInput(first_complaint(error), where=where) from error
 
 
 def files_in(folder: Path) -> list[Path]:

@@ -100,21 +100,23 @@ def instance_task(
         instance: one of `instances`.
         collection: its family's name.
         repositories: where its repository is (`find_repository`).
-        hold_out: share of problems held out for testing, by hash; 0 leaves the usual shares.
+        hold_out: share of problems (of injected bugs: of files) held out for testing, by hash; 0 leaves the usual
+            shares.
         licence: SPDX identifier; by the repository's licence file where None.
         environment: what the tests need, in place of the instance's image; an empty one is the one that grades.
 
     Raises:
-        BadInput: no such repository or commit, or a patch does not apply; the error names the row.
+        BadInput: no such repository or commit, a patch does not apply, or an injected bug lies in files of different
+            splits; the error names the row.
         MachineryFailed: the repository cannot be cloned.
     """
     base = _base(instance, repositories)
     before, oracle = _before_and_oracle(instance, base)
+    problem, split = _problem_and_split(instance, collection, oracle, hold_out)
     digest = store_tree(base)
     overlay = {path: text for path, text in before.items() if base.get(path) != text}
     gone = [path for path in base if path not in before]
     files: Mapping[str, str] = StoredTree(store_tree(before), {}) if gone else StoredTree(digest, overlay)
-    problem = _problem(instance, collection, oracle)
     if environment is None and instance.image:
         environment = Environment(image=instance.image)
     return Task(
@@ -131,7 +133,7 @@ def instance_task(
             source_roots=tuple(root for root in (".", "src", "lib") if root == "." or _is_folder(base, root)),
             environment=None if environment == Environment() else environment,
         ),
-        split=_split(problem, collection, hold_out),
+        split=split,
         problem=problem,
         origin=Origin(
             source=collection,
@@ -195,11 +197,22 @@ def _changes(patch: str, files: Mapping[str, str], where: str, key: str) -> dict
     return dict(changed)
 
 
-def _problem(instance: Instance, collection: str, oracle: Mapping[str, str | None]) -> str:
-    """Instances of a mined data set stand for themselves; of injected bugs those in the same files belong together."""
-    if instance.bug:
-        return f"{collection}/{instance.repository}/{'+'.join(sorted(oracle))}"
-    return f"{collection}/{instance.instance_id}"
+def _problem_and_split(
+    instance: Instance, collection: str, oracle: Mapping[str, str | None], hold_out: float
+) -> tuple[str, Split]:
+    """Instances of a mined data set stand for themselves; of injected bugs those in the same files belong together.
+
+    The split of injected bugs goes by file, so that a bug and another that holds it, too, never stand in two splits,
+    and nothing moves when a source grows.
+    """
+    if not instance.bug:
+        problem = f"{collection}/{instance.instance_id}"
+        return problem, _split(problem, collection, hold_out)
+    repository = f"{collection}/{instance.repository}"
+    splits = {_split(f"{repository}/{path}", collection, hold_out) for path in oracle}
+    if len(splits) > 1:
+        raise BadInput("patch: the files that it changes are in different splits", where=instance.where)
+    return f"{repository}/{'+'.join(sorted(oracle))}", splits.pop()
 
 
 def _split(problem: str, collection: str, hold_out: float) -> Split:

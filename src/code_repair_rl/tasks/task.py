@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_serializer, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_serializer, field_validator, model_validator
 
+from code_repair_rl.edits import EditError
+from code_repair_rl.edits.paths import check_path
 from code_repair_rl.errors import BadInput
 from code_repair_rl.tasks.trees import StoredTree
 
@@ -189,6 +191,24 @@ class Task(_Frozen):
     @field_serializer("files")
     def _name_stored_trees(self, files: Mapping[str, str]) -> dict[str, Any]:
         return files.as_json() if isinstance(files, StoredTree) else dict(files)
+
+    @model_validator(mode="after")
+    def _agrees_with_itself(self) -> Self:
+        if (self.kind is Kind.CLASSIFY) != isinstance(self.oracle, str):
+            form = "a label" if self.kind is Kind.CLASSIFY else "an object of path to text"
+            raise ValueError(f"oracle: the known-good answer of a {self.kind} task is {form}")
+        files = self.files.overlay if isinstance(self.files, StoredTree) else self.files
+        if not isinstance(self.oracle, str):
+            for path in (*files, *self.oracle):
+                try:
+                    check_path(path)
+                except EditError as error:
+                    raise ValueError(f"{'files' if path in files else 'oracle'}: {error.what}") from error
+        if files is self.files:  # to look for others in a stored tree would load it
+            for line in (*self.hints.suspicious_lines, *self.hints.exact_lines):
+                if line.path not in files:
+                    raise ValueError(f"hints: {line.path!r} is none of the task's files")
+        return self
 
     def files_after_oracle(self) -> dict[str, str]:
         """The tree after the known-good edit.

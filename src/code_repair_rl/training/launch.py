@@ -23,6 +23,7 @@ from transformers import TrainerCallback
 
 from code_repair_rl.errors import BadInput
 from code_repair_rl.home import built_atomically
+from code_repair_rl.models.load import name_base
 from code_repair_rl.recipes import LaunchSection, ModelSection
 from code_repair_rl.training import together
 
@@ -299,6 +300,7 @@ def save_whole(trainer: Trainer, tokenizer: PreTrainedTokenizerBase, destination
     def write() -> None:
         with built_atomically(destination) as scratch:
             model.save_pretrained(scratch, **({} if state is None else {"state_dict": state}))
+            name_base(scratch)
             tokenizer.save_pretrained(scratch)
 
     together.on_first(write)
