@@ -48,27 +48,32 @@ def excerpt(text: str, numbers: Sequence[int]) -> str:
 def stretches(text: str, numbers: Sequence[int]) -> list[tuple[int, int]]:
     """First and last line of the functions around the 1-based lines `numbers`, apart and in the order of the text."""
     count = len(lines_of(text))
+    functions = _functions(text)
     found: list[tuple[int, int]] = []
     end = 0
-    for first, last in sorted({_stretch(text, number, count) for number in numbers}):
+    for first, last in sorted({_stretch(functions, number, count) for number in numbers}):
         if last > end:
             found.append((max(first, end + 1), last))
             end = last
     return found
 
 
-def _stretch(text: str, number: int, count: int) -> tuple[int, int]:
-    """First and last line of the outermost function around a line, decorators included."""
+def _functions(text: str) -> list[tuple[int, int]]:
+    """First and last line of each function, decorators included; none where it is no Python."""
     try:
         tree = ast.parse(text)
     except (SyntaxError, ValueError):
-        tree = ast.Module(body=[], type_ignores=[])
-    around = [
+        return []
+    return [
         (min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)]), node.end_lineno or node.lineno)
         for node in ast.walk(tree)
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
     ]
-    holding = [(first, last) for first, last in around if first <= number <= last]
+
+
+def _stretch(functions: Sequence[tuple[int, int]], number: int, count: int) -> tuple[int, int]:
+    """First and last line of the outermost of the functions around a line, else of its surroundings."""
+    holding = [(first, last) for first, last in functions if first <= number <= last]
     if holding:
         return min(holding)
     return max(1, number - _LINES_AROUND), min(count, number + _LINES_AROUND)
