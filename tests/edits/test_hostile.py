@@ -35,6 +35,7 @@ TROUBLE: dict[str, Callable[[], str]] = {
     "tags": lambda: many("<answer>\n</answer>\n"),
     "thoughts": lambda: many("<think>\n</think>\n"),
     "closed thoughts in one line": lambda: many("</think> "),
+    "quoted thoughts": lambda: many("`</think>"),
     "closed thoughts": lambda: many("x</think>\n"),
     "fences": lambda: many("```\n"),
     "almost dividers": lambda: "<<<<<<< SEARCH\n" + many("========\n"),

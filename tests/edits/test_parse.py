@@ -39,6 +39,7 @@ def refused(text: str) -> EditError:
         "Only the line changes:\n@@ -1 +1 @@\n-old\n+new\n</think>\na/b.py\n" + BLOCK,
         "x.py\n" + BLOCK + "or so</think> The fix:\n\na/b.py\n" + BLOCK,
         "x.py\n" + BLOCK + "or so.</think><answer>\na/b.py\n" + BLOCK + "</answer></think>\n",
+        "a/b.py\n" + BLOCK + "Now `</think>` and '</think>' are handled.\n",
         "<answer>\nx.py\n" + BLOCK + "</answer>\nNo:\n<answer>\na/b.py\n" + BLOCK + "</answer>",
         "a/b.py\n<<<<<<<<< SEARCH\nold\n=========\nnew\n>>>>>>>>> REPLACE",
         "a/b.py\n<<<<<<< SEARCH  \nold\n======= \nnew\n>>>>>>> REPLACE\t\n",

@@ -9,7 +9,8 @@ fences) are passed over. Inside a block only markers of the block's own length d
   if it reads as a path (`paths.read_path`); else the block belongs to the file of the block before it; the first block
   of a text may have no path at all, which means the tree's only file.
 - `*** ` headers (`render.py`): they stand below the path line.
-- `<answer>` at the beginning of a line, or `</think>` anywhere in one: what came before was a draft and is dropped.
+- `<answer>` at the beginning of a line, or `</think>` anywhere in one, but not in quotes: what came before was a draft
+  and is dropped.
   `</answer>`: what comes after is not read.
 - `diff --git`, or `--- ` with `+++ ` below it: a unified diff (`unified.py`). A hunk's header anywhere else is refused.
 """
@@ -124,13 +125,13 @@ class _Reader:
         position = 0
         while True:
             found = _HERE.match(self.text, position) or _AHEAD.search(self.text, position)
-            thought = self.text.rfind(_THOUGHT, position, len(self.text) if found is None else found.start())
-            if found is None and thought < 0:
+            thought = self.end_of_thought(position, len(self.text) if found is None else found.start())
+            if found is None and thought is None:
                 return self.finish()
             self.budget.take_piece()
-            if found is None or thought >= 0:
+            if found is None or thought is not None:
                 self.drop_drafts()
-                position = thought + len(_THOUGHT)
+                position = thought or position
                 continue
             begin, end = found.span()
             if found["search"] is not None:
@@ -143,6 +144,14 @@ class _Reader:
                 self.stray_hunk, position = begin, end
             else:
                 position = self.unified_diff(begin)
+
+    def end_of_thought(self, start: int, stop: int) -> int | None:
+        """Where the last `</think>` in between ends; one in quotes is what a sentence is about."""
+        while (place := self.text.rfind(_THOUGHT, start, stop)) >= 0:
+            if self.text[place - 1 : place] not in ("`", "'", '"'):
+                return place + len(_THOUGHT)
+            stop = place
+        return None
 
     def finish(self) -> Patch:
         if self.at_line is not None:
