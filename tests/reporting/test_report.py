@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from hypothesis import given, settings
@@ -16,11 +17,11 @@ from scipy import stats
 
 from code_repair_rl.errors import BadInput
 from code_repair_rl.reporting import write_report
-from code_repair_rl.reporting.curves import mean_interval, reward_against_truth
+from code_repair_rl.reporting.curves import mean_interval, reward_against_truth, step_figures
 from code_repair_rl.reporting.packing import packed
 from code_repair_rl.reporting.rollout_data import line_operations
 from code_repair_rl.runs import RunDir, Turn
-from tests.reporting.recorded import HOSTILE, evaluation, recorded_run
+from tests.reporting.recorded import HOSTILE, evaluation, recorded_run, rollout
 
 
 def embedded(page: str, name: str) -> Any:
@@ -54,6 +55,16 @@ def test_the_report_holds_every_rollout_and_every_evaluation(tmp_path: Path) -> 
     assert rows[1]["turns"] is None
     assert rows[1]["logprobs"] == [round(100 * p) for p in run.rollouts(1)[1].logprobs]
     assert rows[0]["tests"][0][3] == HOSTILE
+
+
+def test_answers_are_counted_of_every_attempt_and_of_nothing_else() -> None:
+    single = rollout(np.random.default_rng(0), 1, 0, 1, 1.0, "text")
+    assert step_figures(1, [single])["turns"] is None
+    roles = ("assistant", "user", "assistant", "user", "assistant")
+    turns = tuple(Turn(role=role, text="", start=0, end=0) for role in roles)
+    at_once = dataclasses.replace(single, ending="finished")
+    in_the_end = dataclasses.replace(single, ending="out-of-turns", turns=turns)
+    assert step_figures(1, [single, at_once, in_the_end])["turns"] == 2.0
 
 
 def test_a_report_names_no_absolute_path_of_the_machine(tmp_path: Path) -> None:

@@ -38,9 +38,14 @@ def step_figures(step: int, rows: Sequence[RolloutRow]) -> dict[str, Any]:
         "noVerdict": _mean([float(row.score is None) for row in rows]),
         "flatGroups": _mean([float(len(rewards) == 1) for rewards in groups.values()]),
         "surprise": _surprise(graded),
-        "turns": _mean([float(sum(t.role == "assistant" for t in row.turns)) for row in graded if row.turns]),
+        "turns": _mean([_answers(row) for row in graded if row.turns or row.ending is not None]),
         "gradingSeconds": _mean([row.wall_seconds for row in graded]),
     }
+
+
+def _answers(row: RolloutRow) -> float:
+    """Of an attempt; one that needed a single answer has no turns on record."""
+    return float(sum(turn.role == "assistant" for turn in row.turns)) if row.turns else 1.0
 
 
 def metric_series(metrics: Sequence[MetricsRow]) -> dict[str, dict[str, list[Any]]]:

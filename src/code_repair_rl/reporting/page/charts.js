@@ -125,7 +125,7 @@ function courseCharts(runs) {
     found.push(chart("Cut off by the length limit", over((s) => s.truncated), { legend, percent: true, zero: true }));
     found.push(chart("Groups whose rewards are all the same", over((s) => s.flatGroups), { legend, percent: true, zero: true }));
     found.push(chart("Surprise: −log p of sampled tokens (estimates entropy)", banded((s) => s.surprise), { legend, zero: true }));
-    if (trained.some(({ run }) => run.steps.some((s) => s.turns !== null))) found.push(chart("Turns of an answer, mean", over((s) => s.turns), { legend, zero: true }));
+    if (trained.some(({ run }) => run.steps.some((s) => s.turns !== null))) found.push(chart("Answers of an attempt, mean", over((s) => s.turns), { legend, zero: true }));
     found.push(chart("Grading time per answer, seconds", over((s) => s.gradingSeconds), { legend, zero: true }));
     if (trained.some(({ run }) => run.steps.some((s) => s.noVerdict > 0))) found.push(chart("Answers without a verdict", over((s) => s.noVerdict), { legend, percent: true, zero: true }));
   }
