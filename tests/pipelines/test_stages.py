@@ -7,6 +7,7 @@ import torch
 
 from code_repair_rl.errors import BadInput
 from code_repair_rl.models import TINY_MODEL
+from code_repair_rl.pipelines.journey import require_possible
 from code_repair_rl.pipelines.parts import load
 from code_repair_rl.pipelines.stages import run_grpo, run_sft
 from code_repair_rl.recipes import Recipe, compose
@@ -52,6 +53,15 @@ def test_what_is_not_there_is_refused_before_there_is_a_run(changes: list[str], 
     for stage in (run_sft, run_grpo):
         with pytest.raises(BadInput, match=said):
             stage(recipe, tmp_path / "run", SilentListener())
+    assert not (tmp_path / "run").exists()
+
+
+def test_data_that_is_not_there_is_refused_before_there_is_a_run(tmp_path: Path) -> None:
+    recipe = compose("smoke", [f"model.name={TINY_MODEL}", f"sft.data={tmp_path / 'none.jsonl'}"])
+    with pytest.raises(BadInput, match="no such file"):
+        run_sft(recipe, tmp_path / "run", SilentListener())
+    with pytest.raises(BadInput, match="no such file"):
+        require_possible(recipe, tmp_path / "run", None, None)
     assert not (tmp_path / "run").exists()
 
 

@@ -163,11 +163,11 @@ def require_possible(
         fresh: what lies in `folder` will be removed first.
 
     Raises:
-        BadInput: the recipe's reward or agent is none; or the other run asked or taught something else or is not done,
-            or `folder` has a warm start of its own.
+        BadInput: the recipe's reward, agent or data is none; or the other run asked or taught something else or is not
+            done, or `folder` has a warm start of its own.
     """
-    require_parts(recipe, tasks=False)
     there = not fresh and (folder / "recipe.yaml").is_file()
+    require_parts(recipe, tasks=False, data=not there and warm_start_of is None)
     mine = RunDir.open(folder) if there else None
     if warm_start_of is None:
         asked_already = mine is not None and mine.eval_samples_path("base").is_dir()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from code_repair_rl.errors import BadInput
@@ -57,20 +58,23 @@ def load(recipe: Recipe, *, to_sample: bool = False, served: bool = False) -> Lo
     return Loaded(model, tokenizer, LocalEngine(model, tokenizer, copy_dtype=copy_dtype))
 
 
-def require_parts(recipe: Recipe, *, tasks: bool = True) -> None:
-    """See that the recipe's reward, agent and tasks are there, before a run is begun that would then be kept from them.
+def require_parts(recipe: Recipe, *, tasks: bool = True, data: bool = False) -> None:
+    """See that the recipe's parts are there, before a run is begun that would then be kept from them.
 
     Args:
         recipe: of the run to come.
         tasks: False where they may still have to be made, or are not asked for.
+        data: whether `sft.data`, if it is named, will be learnt from.
 
     Raises:
-        BadInput: as `reward_of` and `agent_of`; or there are no such tasks.
+        BadInput: as `reward_of` and `agent_of`; or there are no such tasks, or no such data.
     """
     reward_of(recipe)
     agent_of(recipe.agent)
     if tasks:
         load_tasks(recipe.tasks.name, limit=1)
+    if data and recipe.sft.data is not None and not Path(recipe.sft.data).is_file():
+        raise BadInput("sft.data: there is no such file", where=recipe.sft.data, mend="make it with crrl curate")
 
 
 def training_tasks(recipe: Recipe, engine: Engine, listener: RunListener | None = None) -> list[Task]:

@@ -56,7 +56,7 @@ def run_sft(recipe: Recipe, folder: Path, listener: RunListener, *, validate_eve
     Returns:
         The folder of the resulting model.
     """
-    recipe, run = _begun(recipe, folder, needs_tasks=_learns_from_tasks(recipe))
+    recipe, run = _begun(recipe, folder, tasks=_learns_from_tasks(recipe), data=True)
     if is_finished(run):
         return run.path / "model"
     from code_repair_rl.training.sft import train_sft
@@ -81,12 +81,16 @@ def run_sft(recipe: Recipe, folder: Path, listener: RunListener, *, validate_eve
             )
 
 
-def _begun(recipe: Recipe, folder: Path, *, needs_tasks: bool = True) -> tuple[Recipe, RunDir]:
-    """The recipe with the precision chosen, and the stage's run; of several processes the first one makes both."""
+def _begun(recipe: Recipe, folder: Path, *, tasks: bool = True, data: bool = False) -> tuple[Recipe, RunDir]:
+    """The recipe with the precision chosen, and the stage's run; of several processes the first one makes both.
+
+    Args:
+        tasks: whether they are needed; so for `data`, which is the recipe's `sft.data`.
+    """
 
     def make() -> tuple[Recipe, RunDir]:
         if not (folder / "recipe.yaml").exists():
-            require_parts(recipe, tasks=needs_tasks)
+            require_parts(recipe, tasks=tasks, data=data)
         chosen = settled(recipe, folder)
         return chosen, RunDir.create(folder, chosen.model_dump(mode="json"), resume=True)
 
