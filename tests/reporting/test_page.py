@@ -17,6 +17,13 @@ from code_repair_rl.runs import RunDir
 from tests.reporting.browser import Browser, chromium
 from tests.reporting.recorded import HOSTILE, recorded_run, rollout
 
+ALL_DRAWN = """(() => {
+    const left = [...document.querySelectorAll('.plot')].find((plot) => !plot.querySelector('.main-svg'));
+    left?.scrollIntoView();
+    return !left;
+})()"""
+"""A chart is drawn when it comes into sight: each look goes to the next that was not yet."""
+
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -63,8 +70,7 @@ def test_the_overview_has_the_table_and_the_comparisons(browser: Browser, page: 
     for title in ("by mutation operator", "by length of the code", "by difficulty", "Reward against truth"):
         assert title in titles
     # Scrolled to, each is drawn, with both runs in it.
-    browser.run("document.querySelectorAll('.chart').forEach((chart) => chart.scrollIntoView())")
-    browser.wait("[...document.querySelectorAll('.plot')].every((plot) => plot.querySelector('.main-svg'))")
+    browser.wait(ALL_DRAWN)
     names = "[...document.querySelectorAll('.plot')].map((plot) => plot.data.map((trace) => trace.name))"
     drawn = browser.run(names)
     assert any(found == ["seed-0", "seed-1"] for found in drawn)
@@ -93,8 +99,7 @@ def test_what_was_measured_is_what_is_shown_under_the_pointer(browser: Browser, 
         run.append_metrics(step, {"train/loss": value, "validation/pass_rate": value})
         run.write_rollouts(step, [rollout(np.random.default_rng(step), step, 0, i, value, "text") for i in range(8)])
     browser.open(url(write_report([run]), "curves"))
-    browser.run("document.querySelectorAll('.chart').forEach((chart) => chart.scrollIntoView())")
-    browser.wait("[...document.querySelectorAll('.plot')].every((plot) => plot.querySelector('.main-svg'))")
+    browser.wait(ALL_DRAWN)
     traces = """[...document.querySelectorAll('.chart')].map((chart) => [chart.querySelector('h3').textContent,
         chart.querySelector('.plot').data.filter((trace) => trace.fill !== 'toself').map((trace) => [
             trace.name, trace.y, trace.hoverinfo || 'shown'])])"""
