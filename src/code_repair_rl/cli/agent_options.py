@@ -23,35 +23,28 @@ CONTEXT_TOKENS: Any = typer.Option(
 AT_ONCE: Any = typer.Option(None, "--at-once", min=1, help="Attempts of an agent's program at once.")
 
 
-def refuse_unknown_context(context_tokens: int | None, endpoint: str | None) -> None:
-    """Refuse a limit that nobody could keep.
-
-    Raises:
-        BadInput: a conversation's tokens are to be bounded, but a server counts them.
-    """
-    if context_tokens is not None and endpoint is not None:
-        raise BadInput(
-            "the tokens of a conversation are not known where a server answers",
-            where="--context-tokens",
-            mend="leave it out: the server's own context ends an attempt",
-        )
-
-
-def chosen_agent(name: str | None, **settings: object) -> Agent | None:
+def chosen_agent(name: str | None, *, endpoint: str | None = None, **settings: object) -> Agent | None:
     """The agent of that name; None for no name.
 
     Args:
         name: `repair-loop` …
+        endpoint: the server whose model it works with, if one does.
         settings: of a recipe's section `agent`; what is None is left at its default.
 
     Raises:
-        BadInput: there is no such agent.
+        BadInput: there is no such agent; or a conversation's tokens are to be bounded, but a server counts them.
     """
     from pydantic import ValidationError
 
     from code_repair_rl.pipelines.parts import agent_of
     from code_repair_rl.recipes import AgentSection
 
+    if endpoint is not None and settings.get("context_tokens") is not None:
+        raise BadInput(
+            "the tokens of a conversation are not known where a server answers",
+            where="--context-tokens",
+            mend="leave it out: the server's own context ends an attempt",
+        )
     if name is None:
         return None
     try:

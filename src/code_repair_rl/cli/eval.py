@@ -14,14 +14,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from code_repair_rl.cli.agent_options import (
-    AT_ONCE,
-    CONTEXT_TOKENS,
-    DEADLINE,
-    MAX_TURNS,
-    chosen_agent,
-    refuse_unknown_context,
-)
+from code_repair_rl.cli.agent_options import AT_ONCE, CONTEXT_TOKENS, DEADLINE, MAX_TURNS, chosen_agent
 from code_repair_rl.cli.batch_progress import batch_progress
 from code_repair_rl.errors import BadInput
 
@@ -92,9 +85,13 @@ def evaluate(
     --max-prompt-tokens leaves none out there.
     """
     named = model if endpoint is None else f"{model} at {endpoint}"
-    refuse_unknown_context(context_tokens, endpoint)
     worker = chosen_agent(
-        agent, max_turns=max_turns, deadline_seconds=deadline, context_tokens=context_tokens, at_once=at_once
+        agent,
+        endpoint=endpoint,
+        max_turns=max_turns,
+        deadline_seconds=deadline,
+        context_tokens=context_tokens,
+        at_once=at_once,
     )
     by_whom = worker.description if worker is not None else ""
     asked = Asked(named, tasks, split, hint, samples, temperature, max_new_tokens, seed, by_whom)

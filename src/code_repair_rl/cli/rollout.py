@@ -11,14 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from code_repair_rl.cli.agent_options import (
-    AT_ONCE,
-    CONTEXT_TOKENS,
-    DEADLINE,
-    MAX_TURNS,
-    chosen_agent,
-    refuse_unknown_context,
-)
+from code_repair_rl.cli.agent_options import AT_ONCE, CONTEXT_TOKENS, DEADLINE, MAX_TURNS, chosen_agent
 from code_repair_rl.cli.batch_progress import batch_progress
 from code_repair_rl.errors import BadInput
 
@@ -80,9 +73,13 @@ def rollout(
     from code_repair_rl.rollouts.rejection import sample_rollouts
     from code_repair_rl.runs import FINISHED, RunDir
 
-    refuse_unknown_context(context_tokens, endpoint)
     worker = chosen_agent(
-        agent, max_turns=max_turns, deadline_seconds=deadline, context_tokens=context_tokens, at_once=at_once
+        agent,
+        endpoint=endpoint,
+        max_turns=max_turns,
+        deadline_seconds=deadline,
+        context_tokens=context_tokens,
+        at_once=at_once,
     )
     chosen = _chosen(tasks, split, hint, limit, seed)
     dtype = _settled_dtype(dtype, run) if endpoint is None else dtype
