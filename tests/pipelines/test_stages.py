@@ -13,7 +13,7 @@ from code_repair_rl.pipelines.stages import run_grpo, run_sft
 from code_repair_rl.recipes import Recipe, compose
 from code_repair_rl.rollouts.local import LocalEngine
 from code_repair_rl.rollouts.vllm import VllmEngine
-from code_repair_rl.runs import SilentListener
+from code_repair_rl.runs import FINISHED, RunDir, SilentListener
 from tests.cli.command import crrl
 
 SERVED = Recipe.model_validate(
@@ -37,6 +37,13 @@ def test_a_server_that_nothing_could_be_sent_to_is_refused_before_there_is_a_run
     with pytest.raises(BadInput, match="between GPUs"):
         run_grpo(SERVED, tmp_path / "run", SilentListener())
     assert not (tmp_path / "run").exists()
+
+
+def test_what_is_finished_is_read_back_where_nothing_could_be_sent(tmp_path: Path) -> None:
+    run = RunDir.create(tmp_path / "run", SERVED.model_dump(mode="json"), resume=False)
+    (run.path / "model").mkdir()
+    run.record_end(FINISHED)
+    assert run_grpo(SERVED, run.path, SilentListener()) == run.path / "model"
 
 
 @pytest.mark.parametrize(

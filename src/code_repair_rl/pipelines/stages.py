@@ -136,7 +136,7 @@ def run_grpo(recipe: Recipe, folder: Path, listener: RunListener) -> Path:
     Returns:
         The folder of the resulting model: the best one by validation.
     """
-    if recipe.launch.vllm is not None:
+    if recipe.launch.vllm is not None and not is_finished(RunDir(folder.absolute())):
         from code_repair_rl.training.push import require_sender
 
         require_sender()
